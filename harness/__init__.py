@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The Live Update Harness: builds, boots and live-updates Linux hosts, and proves what survived."""

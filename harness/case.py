@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The vocabulary: what goes into an attempt, what the stages hand on, and what comes out.
+
+Every type here is a frozen value. Stages take and return them; nothing else passes between stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+KiB = 1024
+MiB = 1024 * KiB
+GiB = 1024 * MiB
+
+
+# ---- what the user asks for -------------------------------------------------------------------
+
+
+class Provider(StrEnum):
+    """Where a kernel's source comes from."""
+
+    TREE = "tree"  # a directory of the user's, never written to
+    GIT = "git"  # a URL and a ref
+    DEBIAN = "debian"  # a linux-source package
+    TARBALL = "tarball"  # a URL or path, with its SHA-256
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One place that a kernel's source can come from.
+
+    location: a directory, a git URL, a package name, or a tarball's URL or path.
+    pin: the git ref or the tarball's SHA-256 (hex); "" for the other providers.
+    suite: the distribution suite that carries the package; "" for the other providers.
+    """
+
+    provider: Provider
+    location: str
+    pin: str = ""
+    suite: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelDefinition:
+    """A kernel to be built, as a YAML file in kernel-configs/ or of the user's describes it.
+
+    sources: the providers to try, in this order. series: a folder of git-am patches, or None.
+    fragments: configuration fragments, merged in this order on tinyconfig; later ones win.
+    """
+
+    name: str
+    sources: tuple[Source, ...]
+    series: Path | None
+    fragments: tuple[Path, ...]
+
+
+class Accelerator(StrEnum):
+    AUTO = "auto"
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpec:
+    """The machine that L1 runs on. memory is in bytes; numa_nodes share it evenly.
+
+    kernel_parameters are added to those that every boot gets, in both kernels.
+    """
+
+    memory: int = 1 * GiB
+    cpus: int = 2
+    numa_nodes: int = 1
+    accelerator: Accelerator = Accelerator.AUTO
+    kernel_parameters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One attempt's input: two kernels (often the same), an image, a machine and scenarios.
+
+    scenarios: pytest node ids or keywords below selftests/. seed: of every pattern and every random choice.
+    """
+
+    kernel: KernelDefinition
+    next_kernel: KernelDefinition
+    recipe: str
+    machine: MachineSpec
+    scenarios: tuple[str, ...]
+    seed: int = 1
+
+
+# ---- what the stages hand on ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTree:
+    """A kernel tree on disk that nobody writes to. digest identifies its content."""
+
+    path: Path
+    digest: str
+    version: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class PatchedTree:
+    """A source tree with a series applied. subjects: of the applied patches, in order."""
+
+    path: Path
+    digest: str
+    version: str
+    subjects: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kconfig:
+    """A resolved and checked .config."""
+
+    path: Path
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A built kernel. vmlinux has symbols and boots by PVH; bzimage is what kexec_file_load takes."""
+
+    name: str
+    digest: str
+    release: str
+    vmlinux: Path
+    bzimage: Path
+    config: Path
+    subjects: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A read-only root file system for L1."""
+
+    name: str
+    digest: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class AcceleratorChoice:
+    """Which accelerator a machine uses, and why, in one line for a person."""
+
+    accelerator: Accelerator
+    reason: str
+
+    @property
+    def time_scale(self) -> float:
+        """The factor for deadlines that were chosen for a machine with hardware virtualization."""
+        return 5.0 if self.accelerator is Accelerator.TCG else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """All that a machine needs: kernels, image, spec, accelerator, and the directory for its traces."""
+
+    kernel: Kernel
+    next_kernel: Kernel
+    image: Image
+    machine: MachineSpec
+    choice: AcceleratorChoice
+    directory: Path
+    seed: int = 1
+
+
+# ---- what comes out ---------------------------------------------------------------------------
+
+
+class Outcome(StrEnum):
+    """PASS; FAIL: the kernel is wrong; SKIP: it lacks what is needed; BROKEN: we or the machine failed."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    SKIP = "SKIP"
+    BROKEN = "BROKEN"
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A named stretch of time. start is in seconds since the attempt began, on the monotonic clock."""
+
+    name: str
+    start: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LiveUpdate:
+    """One kexec that was proved: the identity of the kernels before and after it."""
+
+    from_release: str
+    to_release: str
+    from_boot_id: str
+    to_boot_id: str
+    kexec_count: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioResult:
+    """The verdict on one scenario. reason: one line; detail: the whole story, for a FAIL or BROKEN.
+
+    bytes_verified counts each byte once for each verifier (L1, L2) that found it right after a kexec.
+    measurements: figures that the scenario recorded, by name with its unit.
+    """
+
+    name: str
+    outcome: Outcome
+    seconds: float
+    reason: str = ""
+    detail: str = ""
+    rules: tuple[str, ...] = ()
+    phases: tuple[Phase, ...] = ()
+    updates: tuple[LiveUpdate, ...] = ()
+    bytes_verified: int = 0
+    measurements: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an attempt says: the worst outcome of its scenarios, or of the stage that ended it.
+
+    kernel and next_kernel are None where the attempt ended before they were built.
+    """
+
+    outcome: Outcome
+    reason: str
+    directory: Path
+    phases: tuple[Phase, ...] = ()
+    scenarios: tuple[ScenarioResult, ...] = ()
+    kernel: Kernel | None = None
+    next_kernel: Kernel | None = None
+    choice: AcceleratorChoice | None = None
+    hint: str = ""
+    detail: str = ""
+
+
+Attempt = Callable[[Case], Verdict]
+
+
+# ---- what a person sees while it runs ---------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A moment in a running stage.
+
+    phase: a short name in lower case ("build"). text: what happens now. done: 0.0 to 1.0, or None where
+    unknown. left: an estimate of the seconds that remain, or None. finished: the phase's last update.
+    """
+
+    phase: str
+    text: str
+    done: float | None = None
+    left: float | None = None
+    finished: bool = False
+
+
+Progress = Callable[[Update], None]
+
+
+def silent(update: Update) -> None:
+    """A Progress that shows nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A program that the harness needs: what for, and the distribution package that brings it."""
+
+    name: str
+    purpose: str
+    package: str
+    required: bool = True
+    found: str = field(default="")

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Artifacts on disk, found by the digest of their inputs.
+
+An entry is a directory `ROOT/KIND/DIGEST`. It appears whole or not at all (rename(2)), and a lock per
+entry (flock(2)) lets a second run wait for the first one's result instead of making it again.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.deadline import Deadline
+from harness.errors import DeadlineError, InfraError
+
+DIGEST_LENGTH = 20
+LOCK_POLL_SECONDS = 0.1
+
+
+def digest(*parts: str | bytes | Path) -> str:
+    """The digest of the parts in their order; a Path stands for its file's content."""
+    state = hashlib.sha256()
+    for part in parts:
+        data = part.read_bytes() if isinstance(part, Path) else part
+        raw = data.encode() if isinstance(data, str) else data
+        state.update(len(raw).to_bytes(8, "little"))
+        state.update(raw)
+    return state.hexdigest()[:DIGEST_LENGTH]
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The directory that all artifacts live in; safe to share between concurrent runs."""
+
+    root: Path
+
+    @classmethod
+    def default(cls) -> Store:
+        """$LUH_STORE, or luh/ in the user's cache directory (XDG base directory specification)."""
+        named = os.environ.get("LUH_STORE")
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return cls(Path(named).absolute() if named else cache / "luh")
+
+    def find(self, kind: str, key: str) -> Path | None:
+        """The entry's directory, or None where it has not been made."""
+        entry = self.root / kind / key
+        return entry if entry.is_dir() else None
+
+    def produce(self, kind: str, key: str, make: Callable[[Path], None], *, deadline: Deadline) -> Path:
+        """The entry's directory, made by `make(directory)` if it is not there yet.
+
+        `make` fills an empty directory that becomes the entry when it returns; when it raises, nothing
+        stays. Raises InfraError when the disk is full, DeadlineError when another run holds the entry
+        beyond the deadline.
+        """
+        if entry := self.find(kind, key):
+            return entry
+        with _disk_errors(self.root):
+            (self.root / kind).mkdir(parents=True, exist_ok=True)
+            with locked(self.root / kind / f".{key}.lock", deadline):
+                return self.find(kind, key) or self._make(self.root / kind / key, make)
+
+    def workspace(self, kind: str, key: str) -> Path:
+        """A directory that persists and may be written to again and again (a build directory)."""
+        path = self.root / kind / key
+        with _disk_errors(self.root):
+            path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @staticmethod
+    def _make(entry: Path, make: Callable[[Path], None]) -> Path:
+        draft = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", dir=entry.parent))
+        try:
+            draft.chmod(0o755)
+            make(draft)
+            draft.rename(entry)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return entry
+
+
+@contextmanager
+def locked(path: Path, deadline: Deadline) -> Iterator[None]:
+    """Hold an exclusive lock on a file (made if missing) for the length of the block."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        _acquire(descriptor, path, deadline)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _acquire(descriptor: int, path: Path, deadline: Deadline) -> None:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if deadline.expired:
+                raise DeadlineError(
+                    f"another run holds {path.name.strip('.').removesuffix('.lock')}: {deadline.purpose}"
+                ) from None
+            time.sleep(LOCK_POLL_SECONDS)
+
+
+@contextmanager
+def _disk_errors(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        raise InfraError(
+            f"cannot write to the store {root}: {error.strerror}",
+            hint="free some space, or name another place with LUH_STORE",
+        ) from error
