@@ -255,6 +255,7 @@ class Update:
 
     phase: a short name in lower case ("build"). text: what happens now. done: 0.0 to 1.0, or None where
     unknown. left: an estimate of the seconds that remain, or None. finished: the phase's last update.
+    outcome: what came of a finished phase.
     """
 
     phase: str
@@ -262,6 +263,7 @@ class Update:
     done: float | None = None
     left: float | None = None
     finished: bool = False
+    outcome: Outcome = Outcome.PASS
 
 
 Progress = Callable[[Update], None]
