@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""JSON for the frozen values that an attempt and its pytest child exchange.
+
+`decode(T, encode(value)) == value` for every value built of dataclasses, enums, paths, tuples, optionals and
+JSON's own scalars. Anything else is a mistake of ours and raises TypeError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import TypeVar, cast, get_args, get_origin, get_type_hints
+
+Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
+T = TypeVar("T")
+
+
+def encode(value: object) -> Json:
+    """The JSON value that stands for `value`."""
+    if isinstance(value, Enum):
+        return cast(Json, value.value)
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple):
+        return [encode(item) for item in value]
+    if is_dataclass(value):
+        return {field.name: encode(getattr(value, field.name)) for field in fields(value)}
+    raise TypeError(f"cannot exchange a {type(value).__name__}")
+
+
+def decode(kind: type[T], data: Json) -> T:
+    """The value of type `kind` that `encode` made `data` of."""
+    return cast(T, _decode(kind, data))
+
+
+def _decode(kind: object, data: Json) -> object:
+    if get_origin(kind) is tuple:
+        return _decode_tuple(get_args(kind), data)
+    if isinstance(kind, UnionType):
+        (one,) = (option for option in get_args(kind) if option is not NoneType)
+        return None if data is None else _decode(one, data)
+    if isinstance(kind, type) and is_dataclass(kind) and isinstance(data, dict):
+        hints = get_type_hints(kind)
+        return kind(**{name: _decode(hints[name], item) for name, item in data.items()})
+    if isinstance(kind, type) and issubclass(kind, str | int | float | bool | Enum | Path):
+        return cast(Callable[[Json], object], kind)(data)
+    raise TypeError(f"cannot exchange a {kind}")
+
+
+def _decode_tuple(kinds: tuple[object, ...], data: Json) -> tuple[object, ...]:
+    if not isinstance(data, list):
+        raise TypeError(f"expected a list, not {data!r}")
+    if kinds[-1] is Ellipsis:
+        return tuple(_decode(kinds[0], item) for item in data)
+    return tuple(_decode(kind, item) for kind, item in zip(kinds, data, strict=True))
