@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The host under test itself: which boot and kernel it is, and how much memory it has left."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from .wire import PROTOCOL
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DEBUGFS = "/sys/kernel/debug"
+PAGE = 4096
+RELEASE_LENGTH = 65
+
+
+def hello() -> dict[str, object]:
+    """Who is speaking: the identity of this boot, of its kernel and of the agent."""
+    name = os.uname()
+    return {
+        "protocol": PROTOCOL,
+        # Tests stage two boots of one machine with it.
+        "boot_id": os.environ.get("LUH_BOOT_ID") or _text("/proc/sys/kernel/random/boot_id"),
+        "release": name.release,
+        "version": name.version,
+        "kho": kho(),
+        "uptime": time.clock_gettime(time.CLOCK_BOOTTIME),
+        "cmdline": _text("/proc/cmdline"),
+        "pid": os.getpid(),
+        "python": sys.version.split()[0],
+    }
+
+
+def kho() -> dict[str, object]:
+    """What kexec handover says: {"enabled", "kexec_count", "previous_release"}.
+
+    The count is 0 after a cold boot and comes from struct kho_kexec_metadata
+    (include/linux/kho/abi/kexec_metadata.h) in debugfs; None where debugfs does not show it.
+    """
+    root = f"{DEBUGFS}/kho"
+    if not os.path.isdir(root):
+        return {"enabled": False, "kexec_count": None, "previous_release": ""}
+    try:
+        with open(f"{root}/in/sub_fdts/kexec-metadata", "rb") as file:
+            blob = file.read()
+    except FileNotFoundError:
+        cold = not os.path.isdir(f"{root}/in")
+        return {"enabled": True, "kexec_count": 0 if cold else None, "previous_release": ""}
+    release, count = blob[4 : 4 + RELEASE_LENGTH], blob[4 + RELEASE_LENGTH :]
+    return {
+        "enabled": True,
+        "kexec_count": int.from_bytes(count[:4], "little"),
+        "previous_release": release.split(b"\0")[0].decode(),
+    }
+
+
+def mount_debugfs() -> None:
+    """For an image whose init did not; the kexec count is to be seen there alone."""
+    if not os.path.isdir(f"{DEBUGFS}/kho"):
+        from .libc import syscall
+
+        syscall("mount", b"debugfs\0", DEBUGFS.encode() + b"\0", b"debugfs\0", 0, None)
+
+
+def memory() -> dict[str, int]:
+    """Bytes: free (in the buddy allocator), on the per-CPU lists, and used as page cache.
+
+    Neither MemFree alone nor MemAvailable balances: freed pages wait on the per-CPU lists (mm/vmstat.c).
+    """
+    meminfo = {}
+    for line in _text("/proc/meminfo").splitlines():
+        name, value = line.split(":")
+        meminfo[name] = int(value.split()[0]) * 1024
+    waiting = [
+        int(line.split()[1])
+        for line in _text("/proc/zoneinfo").splitlines()
+        if line.split()[:1] == ["count:"]
+    ]
+    return {"free": meminfo["MemFree"], "per_cpu": sum(waiting) * PAGE, "cached": meminfo["Cached"]}
+
+
+def settle() -> None:
+    """Give back what only waits to be freed: this process's garbage, clean page cache, free slabs."""
+    import gc
+
+    gc.collect()
+    with open("/proc/sys/vm/drop_caches", "w") as file:
+        file.write("3")
+
+
+def clock() -> dict[str, float]:
+    return {
+        "monotonic": time.monotonic(),
+        "boottime": time.clock_gettime(time.CLOCK_BOOTTIME),
+        "realtime": time.time(),
+    }
+
+
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read().strip()
+
+
+OPERATIONS: dict[str, Callable[..., object]] = {
+    "hello": hello,
+    "memory": memory,
+    "settle": settle,
+    "clock": clock,
+}

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Loading the next kernel and going there: kexec_file_load(2) and reboot(2)."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from .libc import syscall
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# include/uapi/linux/kexec.h
+KEXEC_FILE_UNLOAD, KEXEC_FILE_NO_INITRAMFS = 0x1, 0x4
+# include/uapi/linux/reboot.h
+MAGIC = (0xFEE1DEAD, 672274793)
+COMMANDS = {"kexec": 0x45584543, "restart": 0x01234567, "power_off": 0x4321FEDC, "halt": 0xCDEF0123}
+
+DISK_SERIAL = "next-kernel"
+
+
+def load(command_line: str, path: str = "") -> dict[str, float]:
+    """Load a bzImage, from `path` or from the disk whose serial is "next-kernel".
+
+    Returns the seconds for reading the kernel and for the system call.
+    """
+    started = time.monotonic()
+    kernel = _regular_file(path or _disk(DISK_SERIAL))
+    read = time.monotonic()
+    text = command_line.encode() + b"\0"
+    try:
+        syscall("kexec_file_load", kernel, -1, len(text), text, KEXEC_FILE_NO_INITRAMFS)
+    finally:
+        os.close(kernel)
+    return {"read": read - started, "load": time.monotonic() - read}
+
+
+def unload() -> None:
+    syscall("kexec_file_load", -1, -1, 0, None, KEXEC_FILE_UNLOAD)
+
+
+def loaded() -> bool:
+    with open("/sys/kernel/kexec_loaded") as state:
+        return state.read().strip() == "1"
+
+
+def reboot(command: str = "kexec") -> None:
+    """Go. Returns, with the errno, only when the kernel refuses; everything is as before then."""
+    syscall("reboot", *MAGIC, COMMANDS[command], None)
+
+
+def _disk(serial: str) -> str:
+    for name in os.listdir("/sys/block"):
+        try:
+            with open(f"/sys/block/{name}/serial") as file:
+                if file.read().strip() == serial:
+                    return f"/dev/{name}"
+        except FileNotFoundError:
+            continue
+    raise FileNotFoundError(2, f"no disk has the serial {serial}")
+
+
+def _regular_file(path: str) -> int:
+    """A copy in a memfd, open for reading only.
+
+    kernel_read_file() takes only regular files, so not the disk itself, and nothing that is open for writing.
+    """
+    writable = os.memfd_create("kernel", os.MFD_CLOEXEC)
+    with open(path, "rb", buffering=0) as source:
+        while os.sendfile(writable, source.fileno(), None, 1 << 24):
+            pass
+    readable = os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
+    os.close(writable)
+    return readable
+
+
+OPERATIONS: dict[str, Callable[..., object]] = {
+    "load": load,
+    "unload": unload,
+    "loaded": loaded,
+    "reboot": reboot,
+}
