@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The fourth stage: vmlinux and bzImage, with make, out of tree, and published in the store.
+
+The output directory belongs to a tree's path and a definition's name and stays, so that the next build
+compiles only what changed; the finished kernel is keyed by everything that went into it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness import command
+from harness.case import Kconfig, Kernel, PatchedTree, Progress, Update
+from harness.deadline import Deadline
+from harness.errors import BuildError, HarnessError, InfraError
+from harness.kernel import config as configuration
+from harness.kernel import toolchain, trees
+from harness.store import Store, digest, locked
+
+BUILD_SECONDS = 4 * 3600.0
+# The parts of a kernel, and where make leaves them.
+PARTS = {
+    "vmlinux": "vmlinux",
+    "bzImage": "arch/x86/boot/bzImage",
+    "System.map": "System.map",
+    "kernel.release": "include/config/kernel.release",
+    "config": ".config",
+}
+OBJECT = re.compile(r"  (?:CC|AS|AR|LD|HOSTCC)\s+(?:\[M\]\s+)?(\S+)")
+# Linux 7.3: 1,900 objects for 800 options that are on; tinyconfig alone is 500 for 250.
+OBJECTS_PER_OPTION = 2.35
+COMPILER_ERROR = re.compile(r"(?P<file>[^\s:]+):(?P<line>\d+)(?::\d+)?: (?:fatal )?error: (?P<text>.*)")
+OTHER_ERROR = re.compile(r"(?P<text>.*(?:undefined reference to|ld: .*error|error: |\*\*\* ).*)")
+# What looks like a kernel that does not compile, but is the machine's fault.
+MACHINE_FAULTS = {
+    "the disk is full": r"No space left on device|Disk quota exceeded",
+    "the machine is out of memory": r"(?:compiler|fatal) error: Killed|Cannot allocate memory",
+    "a tool that the build needs is missing": r": (?:command )?not found$",
+    "a header of the build's own tools is missing": r"error: (?:\w*elf|openssl/\w+|zlib)\.h: No such file",
+}
+CONTEXT_BEFORE, CONTEXT_AFTER = 2, 12
+
+
+def build(name: str, tree: PatchedTree, config: Kconfig, store: Store, progress: Progress) -> Kernel:
+    """The kernel of that tree and configuration; built only where the store does not have it.
+
+    Raises BuildError with the first error's file and line; the log is kept beside the output.
+    """
+    key = digest(tree.digest, config.digest, toolchain.identity())
+    deadline = Deadline.after(BUILD_SECONDS, f"the build of {name}")
+    known = store.find("kernel", key) is not None
+    entry = store.produce(
+        "kernel",
+        key,
+        lambda draft: _make(name, tree, config, store, draft, deadline, progress),
+        deadline=deadline,
+    )
+    kernel = Kernel(
+        name=name,
+        digest=key,
+        release=(entry / "kernel.release").read_text(encoding="utf-8").strip(),
+        vmlinux=entry / "vmlinux",
+        bzimage=entry / "bzImage",
+        config=entry / "config",
+        subjects=tree.subjects,
+    )
+    text = f"Linux {kernel.release}" + (", built before" if known else "")
+    progress(Update("build", text, done=1.0, finished=True))
+    return kernel
+
+
+def _make(
+    name: str,
+    tree: PatchedTree,
+    config: Kconfig,
+    store: Store,
+    draft: Path,
+    deadline: Deadline,
+    progress: Progress,
+) -> None:
+    """Build in the workspace and copy the result to draft."""
+    work = store.workspace("build", digest(str(tree.path), name))
+    output, log = work / "output", work / "build.log"
+    with locked(work / "lock", deadline), trees.still(tree, deadline):
+        output.mkdir(exist_ok=True)
+        log.unlink(missing_ok=True)
+        _update_file(config.path, output / ".config")
+        with _counted(work / "objects.json", output, config, progress) as meter:
+            done = command.run(
+                toolchain.make(
+                    tree.path, output, f"-j{toolchain.jobs()}", "--output-sync=target", "vmlinux", "bzImage"
+                ),
+                env=toolchain.ENVIRONMENT,
+                deadline=deadline,
+                log=log,
+                on_line=meter.line,
+                check=False,
+            )
+            if done.status != 0:
+                raise failure(done.output, tree.path, log)
+        for part, place in PARTS.items():
+            shutil.copy(output / place, draft / part)
+        shutil.copy(log, draft / "build.log")
+    meta = {
+        "name": name,
+        "version": tree.version,
+        "tree": tree.digest,
+        "config": config.digest,
+        "toolchain": toolchain.identity(),
+        "subjects": tree.subjects,
+        "objects": meter.count,
+        "seconds": round(done.seconds, 1),
+    }
+    (draft / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+
+
+def _update_file(source: Path, target: Path) -> None:
+    """Copy, but leave a file that has that content already alone: its time makes make work."""
+    if not target.exists() or target.read_bytes() != source.read_bytes():
+        shutil.copy(source, target)
+
+
+# ---- progress ---------------------------------------------------------------------------------
+
+
+class Meter:
+    """Counts objects while make names them. total: how many are expected, or 0 where nobody can know."""
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        self.count = 0
+        self._total = total
+        self._progress = progress
+        self._started = time.monotonic()
+
+    def line(self, line: str) -> None:
+        if match := OBJECT.match(line):
+            self.count += 1
+            self._progress(self._update(match[1]))
+
+    def _update(self, name: str) -> Update:
+        if not self._total:
+            return Update("build", f"{self.count} objects: {name}")
+        total = max(self._total, self.count)
+        left = (time.monotonic() - self._started) * (total - self.count) / self.count
+        return Update("build", f"{self.count} of {total} objects: {name}", done=self.count / total, left=left)
+
+
+@contextmanager
+def _counted(record: Path, output: Path, config: Kconfig, progress: Progress) -> Iterator[Meter]:
+    """A meter that knows how many objects the last whole build had; it remembers this one's.
+
+    Nobody knows beforehand how much of a build that was begun earlier is left to be done.
+    """
+    whole = not (output / "scripts").exists()
+    total = _expected(record, config) if whole else 0
+    meter = Meter(total, progress)
+    yield meter
+    if whole:
+        record.write_text(json.dumps({"objects": meter.count}) + "\n", encoding="utf-8")
+
+
+def _expected(record: Path, config: Kconfig) -> int:
+    try:
+        return int(json.loads(record.read_text(encoding="utf-8"))["objects"])
+    except (OSError, ValueError, KeyError):
+        on = [value for value in configuration.values(config.path).values() if value in "ym"]
+        return round(len(on) * OBJECTS_PER_OPTION)
+
+
+# ---- errors -----------------------------------------------------------------------------------
+
+
+def failure(output: str, tree: Path, log: Path) -> HarnessError:
+    """What a failed make's output says: the compiler's first error, or what the machine lacks."""
+    text = output.replace(f"{tree}/", "")
+    lines = text.splitlines()
+    for fault, pattern in MACHINE_FAULTS.items():
+        if match := re.search(pattern, text, re.MULTILINE):
+            number = text.count("\n", 0, match.start())
+            return InfraError(
+                f"the build failed because {fault}", hint="see `luh doctor`", detail=_context(lines, number)
+            )
+    for pattern_ in (COMPILER_ERROR, OTHER_ERROR):
+        for number, line in enumerate(lines):
+            if found := pattern_.fullmatch(line):
+                where = "{file}:{line}: ".format(**found.groupdict()) if "file" in found.groupdict() else ""
+                return BuildError(
+                    f"the kernel does not compile: {where}{found['text'].strip()}",
+                    hint=f"the whole log: {log}",
+                    detail=_context(lines, number),
+                )
+    return BuildError(
+        "the kernel does not compile", hint=f"the whole log: {log}", detail="\n".join(lines[-20:])
+    )
+
+
+def _context(lines: list[str], number: int) -> str:
+    return "\n".join(lines[max(0, number - CONTEXT_BEFORE) : number + CONTEXT_AFTER])

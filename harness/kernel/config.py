@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The third stage: fragments on tinyconfig, and the proof that what they ask for is what came out."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import command
+from harness.case import Kconfig, PatchedTree, Progress, Update
+from harness.deadline import Deadline
+from harness.errors import ConfigError, UsageError
+from harness.kernel import kconfig, toolchain, trees
+from harness.store import Store, digest, locked
+
+RESOLVE_SECONDS = 600.0
+LINE = re.compile(r"(?:CONFIG_(\w+)=(.*)|# CONFIG_(\w+) is not set)\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One line of a fragment; value is "n" for an option that is to be off."""
+
+    name: str
+    value: str
+    fragment: Path
+    line: int
+
+
+def resolve(tree: PatchedTree, fragments: tuple[Path, ...], store: Store, progress: Progress) -> Kconfig:
+    """The configuration that the fragments make of the tree's tinyconfig; later fragments win.
+
+    Merged with the tree's own scripts/kconfig/merge_config.sh. Raises ConfigError that names every option
+    that was asked for and did not come out so, and why; UsageError for a line that is no option.
+    """
+    requests = _requests(fragments)
+    deadline = Deadline.after(RESOLVE_SECONDS, "configuring the kernel")
+    key = digest(tree.digest, toolchain.identity(), *fragments)
+    entry = store.produce(
+        "config",
+        key,
+        lambda draft: _make(tree, requests, fragments, store, draft, deadline, progress),
+        deadline=deadline,
+    )
+    progress(Update("config", f"{len(requests)} options asked for and given", done=1.0, finished=True))
+    return Kconfig(entry / "config", digest(entry / "config"))
+
+
+def values(config: Path) -> dict[str, str]:
+    """The options that are on in a .config: their names without CONFIG_, strings with their quotes."""
+    pairs = (LINE.fullmatch(line) for line in config.read_text(encoding="utf-8").splitlines())
+    return {match[1]: match[2] for match in pairs if match and match[1]}
+
+
+def _requests(fragments: Iterable[Path]) -> tuple[Request, ...]:
+    """What the fragments ask for, by the last line for each option."""
+    found: dict[str, Request] = {}
+    for path in fragments:
+        for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if match := LINE.fullmatch(text):
+                name = match[1] or match[3]
+                found[name] = Request(name, match[2] or "n", path, number)
+            elif text.strip() and not text.startswith("#"):
+                raise UsageError(
+                    f"{path}:{number}: {text.strip()!r} is no option", hint="write CONFIG_NAME=value"
+                )
+    return tuple(found.values())
+
+
+def _make(
+    tree: PatchedTree,
+    requests: tuple[Request, ...],
+    fragments: tuple[Path, ...],
+    store: Store,
+    draft: Path,
+    deadline: Deadline,
+    progress: Progress,
+) -> None:
+    # The kernel's configuration programs are compiled once for a tree, so they stay in a workspace.
+    work = store.workspace("kconfig", digest(str(tree.path)))
+    with locked(work / "lock", deadline), trees.still(tree, deadline):
+        progress(Update("config", "tinyconfig"))
+        _run(toolchain.make(tree.path, work, "tinyconfig"), tree, deadline)
+        shutil.copy(work / ".config", work / "base")
+        progress(Update("config", "merging " + ", ".join(path.stem for path in fragments)))
+        # merge_config.sh splits its arguments at spaces, so it gets copies with plain names.
+        copies = [work / f"{number:02}.config" for number in range(len(fragments))]
+        for path, copy in zip(fragments, copies, strict=True):
+            shutil.copy(path, copy)
+        merge = tree.path / "scripts/kconfig/merge_config.sh"
+        _run(["sh", str(merge), "-Q", "-O", str(work), str(work / "base"), *map(str, copies)], tree, deadline)
+        _check(tree, requests, values(work / ".config"))
+        shutil.copy(work / ".config", draft / "config")
+
+
+def _run(argv: list[str], tree: PatchedTree, deadline: Deadline) -> None:
+    done = command.run(argv, cwd=tree.path, env=toolchain.ENVIRONMENT, deadline=deadline, check=False)
+    if done.status != 0:
+        raise ConfigError(
+            "the kernel cannot be configured", hint="`luh doctor` lists what it takes", detail=done.tail
+        )
+
+
+def _check(tree: PatchedTree, requests: tuple[Request, ...], config: dict[str, str]) -> None:
+    missing = [request for request in requests if config.get(request.name, "n") != request.value]
+    if not missing:
+        return
+    options = kconfig.Tree(tree.path)
+    names = ", ".join(f"CONFIG_{request.name}" for request in missing)
+    raise ConfigError(
+        f"asked for, but not in the final configuration: {names}",
+        hint="add what is unmet to a fragment of the kernel definition, or take the line out",
+        detail="\n".join(
+            f"{request.fragment}:{request.line}: CONFIG_{request.name}={request.value}: "
+            + options.explain(request.name, request.value, config)
+            for request in missing
+        ),
+    )
