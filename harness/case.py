@@ -6,6 +6,7 @@ Every type here is a frozen value. Stages take and return them; nothing else pas
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -222,6 +223,17 @@ class ScenarioResult:
     updates: tuple[LiveUpdate, ...] = ()
     bytes_verified: int = 0
     measurements: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def traces(self) -> str:
+        """The name of the directory, inside the run's, that holds this scenario's traces."""
+        return traces(self.name)
+
+
+def traces(scenario: str) -> str:
+    """A directory's name for a scenario's: test_basic.py::test_a[x-y] -> test_basic.test_a.x-y"""
+    plain = re.sub(r"\.py::|\[|::", ".", Path(scenario).name.rstrip("]"))
+    return re.sub(r"[^\w.,+-]+", "_", plain)
 
 
 @dataclass(frozen=True, slots=True)

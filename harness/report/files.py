@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Writes what a run directory holds beside the scenarios' traces."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+from harness.case import Case, Kernel, Verdict
+from harness.errors import InfraError
+from harness.report.directory import point_latest
+from harness.report.document import document
+from harness.report.junit import junit
+from harness.report.ktap import ktap
+
+
+def result_json(case: Case, verdict: Verdict) -> str:
+    """The text of result.json."""
+    return json.dumps(document(case, verdict), indent=2, ensure_ascii=False) + "\n"
+
+
+def write(case: Case, verdict: Verdict) -> None:
+    """result.json, junit.xml, results.ktap and both kernel configurations; then `latest` points here.
+
+    Raises InfraError where the disk does not take them.
+    """
+    directory = verdict.directory
+    try:
+        (directory / "result.json").write_text(result_json(case, verdict), encoding="utf-8")
+        (directory / "junit.xml").write_text(junit(verdict), encoding="utf-8")
+        (directory / "results.ktap").write_text(ktap(verdict), encoding="utf-8")
+        for kernel, name in ((verdict.kernel, "kernel.config"), (verdict.next_kernel, "next-kernel.config")):
+            _copy_config(kernel, verdict, name)
+        point_latest(directory)
+    except OSError as error:
+        raise InfraError(f"cannot write the results to {directory}: {error.strerror}") from error
+
+
+def _copy_config(kernel: Kernel | None, verdict: Verdict, name: str) -> None:
+    if kernel:
+        shutil.copyfile(kernel.config, verdict.directory / name)

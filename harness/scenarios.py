@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which scenarios there are, and which of them a user's words mean. Pure: files are parsed, never run.
+
+So a misspelt name is an error within milliseconds, not after a kernel was built.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import UsageError
+
+EVERYTHING = ("all", "selftests")
+DEFAULT = ("basic",)
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One test function. rules: the ids of the contract that it checks."""
+
+    file: Path
+    function: str
+    summary: str
+    rules: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.file.name}::{self.function}"
+
+
+def catalogue(folder: Path) -> tuple[Scenario, ...]:
+    """Every scenario of the folder's test_*.py files, in the order of the files and of their lines."""
+    return tuple(found for file in sorted(folder.glob("test_*.py")) for found in _scenarios(file))
+
+
+def resolve(words: Iterable[str], folder: Path) -> tuple[str, ...]:
+    """What pytest is to be called with for the user's words.
+
+    A word is "all", a subject ("basic" for test_basic.py), a function's name, either with a parameter in
+    brackets, pytest's FILE::FUNCTION, a rule's id, or the path of a file of the user's own.
+    Raises UsageError with the nearest names for a word that means nothing.
+    """
+    known = catalogue(folder)
+    chosen = (node for word in (tuple(words) or DEFAULT) for node in _resolve(word, known))
+    return tuple(dict.fromkeys(chosen))
+
+
+def _resolve(word: str, known: tuple[Scenario, ...]) -> list[str]:
+    if word in EVERYTHING:
+        return list(dict.fromkeys(str(scenario.file) for scenario in known))
+    path, _, inside = word.partition("::")
+    if "/" in path and path.endswith(".py") and Path(path).is_file():
+        return [f"{Path(path).resolve()}{'::' * bool(inside)}{inside}"]
+    plain, bracket, parameter = word.partition("[")
+    found = [node for scenario in known for node in _nodes(scenario, plain, bracket + parameter)]
+    if not found:
+        raise UsageError(f"there is no scenario {word!r}", hint=_hint(plain, known))
+    return list(dict.fromkeys(found))
+
+
+def _nodes(scenario: Scenario, plain: str, parameter: str) -> Iterator[str]:
+    if plain in (scenario.file.name, _subject(scenario.file)) and not parameter:
+        yield str(scenario.file)
+    elif plain in (scenario.function, scenario.name) or plain.upper() in scenario.rules:
+        yield f"{scenario.file}::{scenario.function}{parameter}"
+
+
+def _hint(word: str, known: tuple[Scenario, ...]) -> str:
+    names = {_subject(scenario.file) for scenario in known} | {scenario.function for scenario in known}
+    near = difflib.get_close_matches(
+        word.rpartition("::")[2], sorted(names | set(EVERYTHING)), n=3, cutoff=0.5
+    )
+    return f"did you mean {', '.join(near)}?" if near else "`luh list` names them all"
+
+
+def _subject(file: Path) -> str:
+    return file.stem.removeprefix("test_")
+
+
+def _scenarios(file: Path) -> Iterator[Scenario]:
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"), file.name)
+    except SyntaxError as error:
+        raise UsageError(f"{file}:{error.lineno}: {error.msg}") from error
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            summary = (ast.get_docstring(node) or "").partition("\n")[0]
+            yield Scenario(file, node.name, summary, _rules(node))
+
+
+def _rules(function: ast.FunctionDef) -> tuple[str, ...]:
+    calls = (item for item in function.decorator_list if isinstance(item, ast.Call))
+    return tuple(
+        argument.value
+        for call in calls
+        if isinstance(call.func, ast.Attribute) and call.func.attr == "rules"
+        for argument in call.args
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+    )

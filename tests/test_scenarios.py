@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a user's words for scenarios mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UsageError
+from harness.scenarios import catalogue, resolve
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "test_basic.py").write_text(
+        "import pytest\n"
+        '@pytest.mark.rules("P1", "K3")\n'
+        "@pytest.mark.parametrize('order', ['a', 'b'])\n"
+        'def test_memory_survives(host, order):\n    """Bytes come through.\n\n    More."""\n'
+        "def helper(): ...\n"
+    )
+    (tmp_path / "test_kexec.py").write_text("def test_refused(host): ...\n")
+    return tmp_path
+
+
+def test_catalogue_knows_names_summaries_and_rules(folder: Path) -> None:
+    first, second = catalogue(folder)
+    assert (first.name, first.summary) == ("test_basic.py::test_memory_survives", "Bytes come through.")
+    assert first.rules == ("P1", "K3")
+    assert second.rules == ()
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ([], ["test_basic.py"]),
+        (["all"], ["test_basic.py", "test_kexec.py"]),
+        (["kexec"], ["test_kexec.py"]),
+        (["test_kexec.py"], ["test_kexec.py"]),
+        (["test_refused"], ["test_kexec.py::test_refused"]),
+        (["test_basic.py::test_memory_survives[b]"], ["test_basic.py::test_memory_survives[b]"]),
+        (["test_memory_survives[a]"], ["test_basic.py::test_memory_survives[a]"]),
+        (["k3"], ["test_basic.py::test_memory_survives"]),
+        (["kexec", "kexec"], ["test_kexec.py"]),
+    ],
+)
+def test_words(folder: Path, words: list[str], meant: list[str]) -> None:
+    assert resolve(words, folder) == tuple(f"{folder}/{node}" for node in meant)
+
+
+def test_own_file_is_taken_from_anywhere(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "elsewhere" / "mine.py"
+    own.parent.mkdir()
+    own.write_text("def test_mine(host): ...\n")
+    monkeypatch.chdir(own.parent)
+    assert resolve(["./mine.py::test_mine"], folder) == (f"{own}::test_mine",)
+
+
+@pytest.mark.parametrize("word", ["basik", "test_memory_survive", "test_basic.py::test_memory"])
+def test_unknown_word_names_the_nearest(folder: Path, word: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve([word], folder)
+    assert word in caught.value.message
+    assert "did you mean" in caught.value.hint
+
+
+def test_file_that_does_not_parse_says_where(folder: Path) -> None:
+    (folder / "test_wrong.py").write_text("\ndef test_(:\n")
+    with pytest.raises(UsageError, match=r"test_wrong.py:2"):
+        resolve(["all"], folder)
