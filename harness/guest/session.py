@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A session: one boot of the host under test, spoken to through its agent.
+
+The machine outlives kernels, a session does not: a kexec uses it up and gives the next one (kexec.py).
+The first failure of a session sticks, because whatever comes after a crash would only hide it. That the
+kernel refuses an operation (RemoteError) is no such failure.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+from harness.agent import wire
+from harness.deadline import Deadline
+from harness.errors import BootError, CrashError, DeadlineError, HarnessError, InfraError, UsageError
+from harness.guest import kexec, resources
+from harness.guest.errors import SessionUsedUp, error_of
+from harness.guest.journal import Call, Journal, Measurement
+
+CALL_SECONDS = 10.0
+
+
+class Transport(Protocol):
+    """The byte stream to the agent. Both raise DeadlineError, and CrashError as soon as the guest died."""
+
+    def send(self, data: bytes, deadline: Deadline) -> None: ...
+
+    def receive(self, deadline: Deadline) -> bytes:
+        """Some bytes, at least one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which boot, which kernel and which agent a session speaks to.
+
+    kexec_count: KHO's count of kexecs since the cold boot; None where the kernel does not tell.
+    """
+
+    boot_id: str
+    release: str
+    version: str
+    kho_enabled: bool
+    kexec_count: int | None
+    previous_release: str
+    command_line: str
+    uptime: float
+    agent_pid: int
+    python: str
+
+    @classmethod
+    def of(cls, hello: dict[str, Any]) -> Identity:
+        """From the agent's hello (agent/host.py); InfraError where it speaks another protocol."""
+        if hello.get("protocol") != wire.PROTOCOL:
+            raise InfraError(
+                f"the agent speaks protocol {hello.get('protocol')}, not {wire.PROTOCOL}",
+                hint="its image was built by another version of the harness",
+            )
+        return cls(
+            boot_id=hello["boot_id"],
+            release=hello["release"],
+            version=hello["version"],
+            kho_enabled=hello["kho"]["enabled"],
+            kexec_count=hello["kho"]["kexec_count"],
+            previous_release=hello["kho"]["previous_release"],
+            command_line=hello["cmdline"],
+            uptime=hello["uptime"],
+            agent_pid=hello["pid"],
+            python=hello["python"],
+        )
+
+
+@dataclass(slots=True)
+class Channel:
+    """Messages over a transport; it outlives the sessions that use it one after the other."""
+
+    transport: Transport
+    _decoder: wire.Decoder = field(default_factory=wire.Decoder)
+    _inbox: deque[wire.Message] = field(default_factory=deque)
+    _last: int = 0
+
+    def request(self, operation: str, arguments: dict[str, Any], deadline: Deadline) -> int:
+        """Send a request and return its number."""
+        self._last += 1
+        message = {"id": self._last, "op": operation, "arguments": arguments}
+        self.transport.send(wire.encode(message), deadline)
+        return self._last
+
+    def reply(self, number: int, deadline: Deadline) -> wire.Message:
+        """The reply to a request, or the hello of an agent that came up instead."""
+        while True:
+            message = self._next(deadline)
+            if message.get("id") == number or "hello" in message:
+                return message
+
+    def hello(self, deadline: Deadline) -> Identity:
+        """The next hello."""
+        while True:
+            if hello := self._next(deadline).get("hello"):
+                return Identity.of(hello)
+
+    def _next(self, deadline: Deadline) -> wire.Message:
+        while not self._inbox:
+            self._inbox.extend(self._decoder.feed(self.transport.receive(deadline)))
+        return self._inbox.popleft()
+
+
+class Session:
+    """One boot of the host under test; what scenarios call `host`.
+
+    command_line: what the next kernel gets at a kexec. time_scale: stretches every deadline.
+    """
+
+    def __init__(
+        self, channel: Channel, identity: Identity, *, command_line: str, time_scale: float, journal: Journal
+    ) -> None:
+        self.identity = identity
+        self.command_line = command_line
+        self.time_scale = time_scale
+        self.journal = journal
+        self.updated = False
+        self._channel = channel
+        self._failure: HarnessError | None = None
+
+    @classmethod
+    def open(
+        cls,
+        transport: Transport,
+        deadline: Deadline,
+        *,
+        command_line: str = "",
+        time_scale: float = 1.0,
+        journal: Journal | None = None,
+    ) -> Session:
+        """Wait for the agent of the first boot. Raises BootError where it does not come."""
+        channel = Channel(transport)
+        try:
+            identity = channel.hello(deadline)
+        except DeadlineError as error:
+            raise BootError(f"the agent did not come up within the deadline: {deadline.purpose}") from error
+        except CrashError as error:
+            raise BootError(error.message, hint=error.hint, detail=error.detail) from error
+        return cls(
+            channel,
+            identity,
+            command_line=command_line,
+            time_scale=time_scale,
+            journal=journal if journal is not None else Journal(),
+        )
+
+    def call(self, operation: str, deadline: Deadline | None = None, **arguments: Any) -> Any:
+        """Have the agent perform an operation and return its result.
+
+        Resources and bytes can be arguments; bytes come back as bytes, an object as {"handle": n}.
+        Raises RemoteError where the kernel refuses, CrashError where no answer comes.
+        """
+        deadline = deadline or self.deadline(CALL_SECONDS, operation)
+        reply = self.converse(operation, arguments, deadline)
+        if "hello" in reply:
+            raise self.fail(self._restarted(Identity.of(reply["hello"]), operation))
+        if "error" in reply:
+            raise error_of(operation, reply["error"])
+        return _decode(reply["result"])
+
+    def converse(self, operation: str, arguments: dict[str, Any], deadline: Deadline) -> wire.Message:
+        """Send a request and wait for what answers it: its reply, or the hello of another agent."""
+        if self._failure:
+            raise self._failure
+        encoded = {name: self._encode(value) for name, value in arguments.items() if value is not None}
+        start = time.monotonic()
+        reply: wire.Message = {}
+        try:
+            number = self._channel.request(operation, encoded, deadline)
+            reply = self._channel.reply(number, deadline)
+        except DeadlineError as error:
+            hang = CrashError(f"the host did not answer within the deadline: {deadline.purpose}")
+            raise self.fail(hang) from error
+        except HarnessError as error:
+            raise self.fail(error) from None
+        finally:
+            seconds, errno = time.monotonic() - start, (reply.get("error") or {}).get("errno") or 0
+            self.journal.record(Call(operation, start, seconds, reply.get("seconds", 0.0), errno))
+        return reply
+
+    def fail(self, error: HarnessError) -> HarnessError:
+        """Make an error the session's own: whoever uses it from now on gets it. Returns it, to be raised."""
+        self._failure = error
+        return error
+
+    def succeed(self, identity: Identity) -> Session:
+        """The session of the boot that came after this one; this one is used up."""
+        following = Session(
+            self._channel,
+            identity,
+            command_line=self.command_line,
+            time_scale=self.time_scale,
+            journal=self.journal,
+        )
+        following.updated = True
+        self.fail(
+            SessionUsedUp(
+                f"this session's kernel is gone (boot {self.identity.boot_id}): a live update used it up",
+                hint="use the session that live_update() returned, and what is retrieved from it",
+            )
+        )
+        return following
+
+    def deadline(self, seconds: float, purpose: str) -> Deadline:
+        return Deadline.after(seconds, purpose, scale=self.time_scale)
+
+    def _encode(self, value: Any) -> Any:
+        """A value in the form that the wire has for it. An object of another boot is none of this one's."""
+        if isinstance(value, resources.Resource):
+            if value.session is not self:
+                raise UsageError(
+                    f"{type(value).__name__} {value.handle} belongs to another session",
+                    hint="after a live update, retrieve the objects from the new session",
+                )
+            return {"handle": value.handle}
+        return {"bytes": value.hex()} if isinstance(value, bytes) else value
+
+    def _restarted(self, identity: Identity, operation: str) -> HarnessError:
+        if identity.boot_id == self.identity.boot_id:
+            return InfraError(f"the agent died during {operation} and was started again")
+        return CrashError(f"the host booted again during {operation}, which nobody asked for")
+
+    # ---- what scenarios use --------------------------------------------------------------------
+
+    @cached_property
+    def kvm(self) -> resources.Kvm:
+        return resources.Kvm(self)
+
+    @cached_property
+    def liveupdate(self) -> resources.LiveUpdateDevice:
+        return resources.LiveUpdateDevice(self)
+
+    @cached_property
+    def kexec(self) -> kexec.Kexec:
+        return kexec.Kexec(self)
+
+    @cached_property
+    def files(self) -> resources.Files:
+        return resources.Files(self)
+
+    def live_update(self, *, deadline: Deadline | None = None) -> Session:
+        """Load the next kernel, go there, and return its session; see kexec.py."""
+        return kexec.kexec(self, self.command_line, deadline)
+
+    def memory_free(self, *, settle: bool = True) -> int:
+        """Free memory in bytes, the per-CPU lists included, after what only waits to be freed was freed."""
+        if settle:
+            self.call("host.settle")
+        state = self.call("host.memory")
+        free: int = state["free"] + state["per_cpu"]
+        return free
+
+    def probe(self) -> resources.Capabilities:
+        """What this kernel can do, found by trying; for the decision to skip a scenario."""
+        return resources.Capabilities(self.call("probe.capabilities"))
+
+    def measure(self, name: str, value: float) -> None:
+        """Record a figure; the name ends with its unit."""
+        self.journal.record(Measurement(name, value))
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {"bytes"}:
+            return bytes.fromhex(value["bytes"])
+        return {name: _decode(item) for name, item in value.items()}
+    return value
