@@ -123,6 +123,7 @@ class Session:
         self.time_scale = time_scale
         self.journal = journal
         self.updated = False
+        self._following: Session | None = None
         self._channel = channel
         self._failure: HarnessError | None = None
 
@@ -201,6 +202,7 @@ class Session:
             journal=self.journal,
         )
         following.updated = True
+        self._following = following
         self.fail(
             SessionUsedUp(
                 f"this session's kernel is gone (boot {self.identity.boot_id}): a live update used it up",
@@ -208,6 +210,11 @@ class Session:
             )
         )
         return following
+
+    @property
+    def latest(self) -> Session:
+        """The session that was reached last from this one; itself where there was no live update."""
+        return self._following.latest if self._following else self
 
     def deadline(self, seconds: float, purpose: str) -> Deadline:
         return Deadline.after(seconds, purpose, scale=self.time_scale)
