@@ -79,7 +79,14 @@ class Tree:
         active = [name for name, condition in symbol.selectors if name in config and level(condition, config)]
         if active:
             return f"selected by {_some(active)}"
-        return "it has no prompt in this configuration, and its default is on"
+        hidden = [
+            each.prompt for each in symbol.definitions if each.prompt and not level(each.prompt, config)
+        ]
+        if hidden:
+            return "on by default, and cannot be chosen without " + ", ".join(
+                _told(it, config) for it in hidden
+            )
+        return "on by default, and cannot be chosen"
 
     # ---- parsing ----
 
