@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Why a machine ended, and whose fault that is: a pure function of what was seen of it.
+
+QEMU's word decides (events of its run-state.json, its exit status); the console only adds the kernel's own.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Sequence
+
+from harness.errors import CrashError, HarnessError, InfraError
+from harness.machine.qmp import Event
+
+PANIC = "Kernel panic - not syncing: "
+RESTART = re.compile(r"reboot: Restarting system|reboot: machine restart")
+
+TAIL_LINES = 20
+PANIC_LINES = 60
+
+# Events after which nothing more is to be expected from the guest.
+FATAL = ("GUEST_PANICKED", "SHUTDOWN", "STUCK")
+
+
+def explain(events: Sequence[Event], status: int | None, console: Sequence[str], log: str) -> HarnessError:
+    """The error to raise for a machine that ended.
+
+    events: all of QEMU's so far. status: its exit status as Popen gives it, None while it runs.
+    console: the guest's lines. log: the last lines of QEMU's stderr.
+    """
+    shutdown = next((event.reason for event in events if event.name == "SHUTDOWN"), "")
+    stuck = next((event.reason for event in events if event.name == "STUCK"), "")
+    panicked = [number for number, line in enumerate(console) if PANIC in line]
+    tail = "\n".join(console[-TAIL_LINES:])
+    if panicked:
+        first = min(panicked[-1], max(0, len(console) - TAIL_LINES))
+        reason = console[panicked[-1]].partition(PANIC)[2]
+        return CrashError(
+            f"the kernel panicked: {reason}", detail="\n".join(console[first : first + PANIC_LINES])
+        )
+    if shutdown == "guest-panic" or any(event.name == "GUEST_PANICKED" for event in events):
+        return CrashError("the kernel panicked without a word on the console", detail=tail)
+    if shutdown == "guest-reset" and any(RESTART.search(line) for line in console):
+        return CrashError("the guest rebooted", detail=tail)
+    if shutdown == "guest-reset":
+        return CrashError("the machine was reset without a word (a triple fault?)", detail=tail)
+    if shutdown == "guest-shutdown":
+        return CrashError("the guest powered the machine off", detail=tail)
+    if stuck:
+        return InfraError(f"QEMU stopped the guest: {stuck}", detail=log or tail)
+    if shutdown:
+        return InfraError(f"QEMU was ended from outside: {shutdown}", detail=log)
+    if status is None:
+        return InfraError("QEMU hung up, but still runs", detail=log)
+    return InfraError(f"QEMU ended by itself: {_status(status)}", detail=log)
+
+
+def _status(status: int) -> str:
+    return f"status {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"

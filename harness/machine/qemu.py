@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The machine that L1 runs on: one QEMU process, from power-on until nothing is left of it.
+
+It outlives kernels: a kexec changes who speaks on the agent's port, nothing else. Monitor, console and
+agent talk over socket pairs that QEMU inherits, so that nothing has to be polled for or removed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import selectors
+import shlex
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from harness import command
+from harness.case import Bench
+from harness.deadline import Deadline
+from harness.errors import HarnessError, InfraError
+from harness.machine import arguments, ending
+from harness.machine.arguments import Wires
+from harness.machine.console import Line, recorded
+from harness.machine.qmp import Event, Monitor, monitored
+
+OLDEST_QEMU = (7, 2)
+START_SECONDS = 20.0
+QUIT_SECONDS = 1.0
+# A panic is known before its last lines are out; what hangs on its way down is not waited for longer.
+LAST_WORDS_SECONDS = 0.5
+TAIL_LINES = 20
+CHUNK = 1 << 16
+INSTALL = "install the package qemu-system-x86; `luh doctor` lists all that is missing"
+
+
+class Machine:
+    """A machine that is on inside its `with` block, and gone after it, however the block ends.
+
+    It is the transport of guest/session.py: `send` and `receive` are the bytes on the agent's port. Once the
+    machine has ended, each of them raises the error that says why. Traces go to bench.directory: qemu.argv,
+    qemu.log (QEMU's stderr) and console.log.
+
+    bench: what was asked for. argv: QEMU's command line. marks: named moments, seconds since power-on.
+    """
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.argv: tuple[str, ...] = ()
+        self.marks: list[tuple[str, float]] = []
+        self._events: list[Event] = []
+        self._powered_on = time.monotonic()
+
+    def __enter__(self) -> Self:
+        """Start QEMU; returns when it runs and its monitor answers, long before the guest is up.
+
+        Raises InfraError when QEMU is missing, too old or does not start.
+        """
+        with ExitStack() as stack:
+            self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    # ---- what can be seen of it ---------------------------------------------------------------
+
+    @property
+    def pid(self) -> int:
+        """QEMU's."""
+        return self._process.pid
+
+    @property
+    def console(self) -> tuple[Line, ...]:
+        """The console's lines so far, of all kernels."""
+        return self._console.lines
+
+    @property
+    def monitor(self) -> Monitor:
+        """For QMP commands."""
+        return self._monitor
+
+    def elapsed(self) -> float:
+        """Seconds since power-on."""
+        return time.monotonic() - self._powered_on
+
+    def mark(self, name: str) -> float:
+        """Name this moment, also in the console's log; returns `elapsed()`."""
+        now = self.elapsed()
+        self.marks.append((name, now))
+        self._console.remark(name)
+        return now
+
+    # ---- the agent's port ---------------------------------------------------------------------
+
+    def send(self, data: bytes, deadline: Deadline) -> None:
+        """Pass bytes on to the agent. Raises as `receive` does."""
+        rest = memoryview(data)
+        while rest:
+            self._wait(selectors.EVENT_WRITE, deadline)
+            with suppress(BlockingIOError):
+                rest = rest[self._send_some(rest) :]
+
+    def receive(self, deadline: Deadline) -> bytes:
+        """Some bytes from the agent, at least one.
+
+        Raises CrashError when the guest panicked, rebooted, was reset or powered off, InfraError when QEMU
+        itself broke, both at once and with the last lines of the console or of QEMU; DeadlineError when
+        the machine lives and nothing came.
+        """
+        while True:
+            self._wait(selectors.EVENT_READ, deadline)
+            with suppress(BlockingIOError, ConnectionResetError):
+                if data := self._agent.recv(CHUNK):
+                    return data
+                raise self._why_ended()
+
+    def _send_some(self, data: memoryview) -> int:
+        try:
+            return self._agent.send(data)
+        except (BrokenPipeError, ConnectionResetError):
+            raise self._why_ended() from None
+
+    def _wait(self, readiness: int, deadline: Deadline) -> None:
+        """Wait until the agent's socket is ready; bytes that came before the end are read before it."""
+        self._console.check()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._agent, readiness)
+            selector.register(self._pidfd, selectors.EVENT_READ)
+            selector.register(self._alarm, selectors.EVENT_READ)
+            ready = {key.fileobj for key, _ in selector.select(deadline.check())}
+        if ready and self._agent not in ready:
+            raise self._why_ended()
+        if not ready:
+            deadline.check()
+
+    def _why_ended(self) -> HarnessError:
+        """Let what is still on its way arrive, then say why this machine is no use any more."""
+        until = Deadline.after(LAST_WORDS_SECONDS, "QEMU's end")
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(until.remaining)
+        self._monitor.wait_closed(until.remaining)
+        self._console.wait_ended(until.remaining)
+        console = [line.text for line in self.console]
+        return ending.explain(self._events, self._process.poll(), console, _tail(self._log))
+
+    # ---- its life -----------------------------------------------------------------------------
+
+    def _start(self, stack: ExitStack) -> None:
+        """Put on the stack what has to be undone; the last that is put there is undone first."""
+        program = command.find(arguments.PROGRAM)
+        if not program:
+            raise InfraError(f"{arguments.PROGRAM} is not on PATH", hint=INSTALL)
+        directory = self.bench.directory
+        self._log = directory / "qemu.log"
+        self._alarm = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        stack.callback(os.close, self._alarm)
+        with ExitStack() as theirs:
+            qmp, its_qmp = _pair(stack, theirs)
+            console, its_console = _pair(stack, theirs)
+            self._agent, its_agent = _pair(stack, theirs)
+            self.argv = arguments.command(program, self.bench, Wires(its_qmp, its_console, its_agent))
+            with _disk_errors(directory):
+                directory.mkdir(parents=True, exist_ok=True)
+                (directory / "qemu.argv").write_text(_for_reading(self.argv))
+                log = stack.enter_context(self._log.open("wb"))
+                self._powered_on = time.monotonic()
+                # Entered before QEMU starts, so that it is left when QEMU is gone and all has been read.
+                self._console = stack.enter_context(
+                    recorded(console, directory / "console.log", self._powered_on)
+                )
+            inherited = (its_qmp, its_console, its_agent)
+            self._process = stack.enter_context(
+                command.spawn(self.argv, pass_fds=inherited, stdout=log, stderr=log)
+            )
+        self._pidfd = os.pidfd_open(self._process.pid)
+        stack.callback(os.close, self._pidfd)
+        self._monitor = stack.enter_context(monitored(self._see))
+        stack.callback(self._quit)
+        self._greet(program, qmp)
+
+    def _greet(self, program: str, qmp: socket.socket) -> None:
+        try:
+            version = self._monitor.connect(qmp, Deadline.after(START_SECONDS, "QEMU's start"))
+        except InfraError as error:
+            _check_version(_version(program))
+            raise InfraError(
+                "QEMU does not start", detail=_tail(self._log) or error.message, hint="see `luh doctor`"
+            ) from error
+        _check_version(version)
+
+    def _see(self, event: Event) -> None:
+        """In the monitor's thread."""
+        self._events.append(event)
+        if event.name in ending.FATAL:
+            os.eventfd_write(self._alarm, 1)
+
+    def _quit(self) -> None:
+        """Ask QEMU to go; what does not is ended by the owner of the process."""
+        until = Deadline.after(QUIT_SECONDS, "QEMU's end")
+        if self._process.poll() is None:
+            with suppress(HarnessError):
+                self._monitor.execute("quit", until)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(until.remaining)
+
+
+def _pair(ours: ExitStack, theirs: ExitStack) -> tuple[socket.socket, int]:
+    """Our end of a new socket pair, which does not block, and the number of QEMU's."""
+    here, there = socket.socketpair()
+    ours.enter_context(here)
+    theirs.enter_context(there)
+    here.setblocking(False)
+    return here, there.fileno()
+
+
+def _version(program: str) -> tuple[int, int]:
+    said = command.run([program, "--version"], deadline=Deadline.after(START_SECONDS, "QEMU's version"))
+    found = re.search(r"version (\d+)\.(\d+)", said.output)
+    return (int(found[1]), int(found[2])) if found else OLDEST_QEMU
+
+
+def _check_version(version: tuple[int, int]) -> None:
+    if version < OLDEST_QEMU:
+        found, needed = (".".join(map(str, number)) for number in (version, OLDEST_QEMU))
+        raise InfraError(f"QEMU {found} is too old: {needed} is the oldest that works", hint=INSTALL)
+
+
+def _for_reading(argv: tuple[str, ...]) -> str:
+    """A command for a shell, with an option and its value on each line."""
+    words = [shlex.quote(word) for word in argv]
+    return "".join(f" \\\n  {word}" if word.startswith("-") else f" {word}" for word in words).lstrip() + "\n"
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()
+    return "\n".join(lines[-TAIL_LINES:])
+
+
+@contextmanager
+def _disk_errors(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InfraError(f"cannot write to {directory}: {error.strerror}") from error
