@@ -169,13 +169,16 @@ def _wait(child: subprocess.Popen[bytes], deadline: Deadline, argv: Sequence[str
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """End what is left of the child's group: SIGTERM, a grace period, SIGKILL."""
-    if child.poll() is None:
-        _signal_group(child, signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(GRACE_SECONDS)
-    _signal_group(child, signal.SIGKILL)
-    child.wait()
+    """End what is left of the child's group: SIGTERM, a grace period, SIGKILL; an impatient second Ctrl-C
+    only cuts the grace short."""
+    try:
+        if child.poll() is None:
+            _signal_group(child, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(GRACE_SECONDS)
+    finally:
+        _signal_group(child, signal.SIGKILL)
+        child.wait()
 
 
 def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
