@@ -7,12 +7,15 @@ JSON's own scalars. Anything else is a mistake of ours and raises TypeError.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TypeVar, cast, get_args, get_origin, get_type_hints
+
+from harness.case import ScenarioResult
 
 Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 T = TypeVar("T")
@@ -58,3 +61,51 @@ def _decode_tuple(kinds: tuple[object, ...], data: Json) -> tuple[object, ...]:
     if kinds[-1] is Ellipsis:
         return tuple(_decode(kinds[0], item) for item in data)
     return tuple(_decode(kind, item) for kind, item in zip(kinds, data, strict=True))
+
+
+# ---- what the child tells while it runs --------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """The scenarios that will be run, by name."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Uncollected:
+    """A file that scenarios were looked for in, and why there are none to be had."""
+
+    file: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a scenario does now; its first one says that it began."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A scenario's end."""
+
+    result: ScenarioResult
+
+
+Event = Collected | Uncollected | Step | Ended
+_EVENTS: dict[str, type[Event]] = {kind.__name__: kind for kind in (Collected, Uncollected, Step, Ended)}
+
+
+def event_line(event: Event) -> str:
+    """A line of JSON, with its newline."""
+    return json.dumps({"event": type(event).__name__, "value": encode(event)}) + "\n"
+
+
+def read_event(line: str) -> Event:
+    """The event that `event_line` made the line of."""
+    message = json.loads(line)
+    return decode(_EVENTS[message["event"]], message["value"])

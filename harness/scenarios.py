@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,13 @@ def resolve(words: Iterable[str], folder: Path) -> tuple[str, ...]:
     known = catalogue(folder)
     chosen = (node for word in (tuple(words) or DEFAULT) for node in _resolve(word, known))
     return tuple(dict.fromkeys(chosen))
+
+
+def rules(contract: Path) -> dict[str, str]:
+    """The contract's rules: what each says, by its id ("K3")."""
+    items = re.split(r"^- (?=[A-Z]\d+ )", contract.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    pairs = (item.partition("\n\n")[0].partition("\n#")[0].partition(" ") for item in items)
+    return {name: " ".join(text.split()) for name, _, text in pairs}
 
 
 def _resolve(word: str, known: tuple[Scenario, ...]) -> list[str]:

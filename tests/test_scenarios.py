@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UsageError
-from harness.scenarios import catalogue, resolve
+from harness.layout import Layout
+from harness.scenarios import catalogue, resolve, rules
 
 
 @pytest.fixture
@@ -71,3 +72,18 @@ def test_file_that_does_not_parse_says_where(folder: Path) -> None:
     (folder / "test_wrong.py").write_text("\ndef test_(:\n")
     with pytest.raises(UsageError, match=r"test_wrong.py:2"):
         resolve(["all"], folder)
+
+
+def test_rules_come_from_the_contract() -> None:
+    known = rules(Layout.here().contract)
+    assert {"S1", "P8", "F7", "K5", "R9", "H3"} <= known.keys()
+    assert known["K2"] == "kexec without any session is an ordinary kexec."
+    assert known["H3"].endswith("against a model.")
+    assert "EBADF" in known["P5"]
+
+
+def test_every_scenario_names_rules_that_exist() -> None:
+    layout = Layout.here()
+    for scenario in catalogue(layout.scenarios):
+        assert set(scenario.rules) <= rules(layout.contract).keys(), scenario.name
+        assert scenario.summary or not scenario.rules, f"{scenario.name} says nothing about itself"

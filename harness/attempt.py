@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Case -> Verdict: the one place that composes the stages, and that turns their errors into verdicts."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+from harness.case import (
+    AcceleratorChoice,
+    Attempt,
+    Bench,
+    Case,
+    Image,
+    Kernel,
+    KernelDefinition,
+    Outcome,
+    Phase,
+    Progress,
+    ScenarioResult,
+    Update,
+    Verdict,
+    silent,
+)
+from harness.child import LOG, run_scenarios
+from harness.deadline import Deadline
+from harness.errors import HarnessError, InfraError, KernelError, UsageError
+from harness.exchange import Collected, Ended, Event, Step, Uncollected
+from harness.image import build as image_build
+from harness.image import recipe as image_recipe
+from harness.kernel import build, config, series, source
+from harness.layout import Layout
+from harness.machine import probe
+from harness.report import directory, words
+from harness.store import Store
+
+PROBE_SECONDS = 60.0
+LOG_LINES = 30
+# pytest's exit statuses for a node that is not there, and for no scenario at all.
+NOTHING_FOUND = (4, 5)
+
+# From what says least to what weighs most: a skipped scenario says nothing.
+SEVERITY = (Outcome.SKIP, Outcome.PASS, Outcome.FAIL, Outcome.BROKEN)
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def make(*, layout: Layout, store: Store, runs: Path, progress: Progress = silent) -> Attempt:
+    """An Attempt that builds in the store and leaves its traces in a new directory below `runs`.
+
+    It raises UsageError for a case that cannot be; every other error is in the verdict.
+    """
+
+    def attempt(case: Case) -> Verdict:
+        place = directory.create(runs)
+        try:
+            return _Attempt(case, place, layout, store, Timeline(progress)).verdict()
+        except UsageError:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+
+    return attempt
+
+
+def worst(results: tuple[ScenarioResult, ...]) -> Outcome:
+    """The outcome of scenarios together."""
+    return max((result.outcome for result in results), key=SEVERITY.index)
+
+
+# ---- the clock --------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Timeline:
+    """The phases of an attempt on one monotonic clock, told to the progress as they begin and end."""
+
+    progress: Progress
+    began: float = field(default_factory=time.monotonic)
+    phases: list[Phase] = field(default_factory=list)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[Progress]:
+        """Time a block; what a stage says in it is shown under this name, and ends when the block does."""
+        start = time.monotonic()
+        said: list[str] = []
+
+        def relay(update: Update) -> None:
+            if update.finished and update.text not in said:
+                said.append(update.text)
+            self.progress(replace(update, phase=name, finished=False))
+
+        relay(Update(name, ""))
+        try:
+            yield relay
+        except HarnessError as error:
+            self.progress(Update(name, error.message, finished=True, outcome=outcome_of(error)))
+            raise
+        finally:
+            self.phases.append(Phase(name, start - self.began, time.monotonic() - start))
+        self.progress(Update(name, "; ".join(said), finished=True))
+
+    @contextmanager
+    def unshown(self, name: str) -> Iterator[None]:
+        """Time a block whose parts are shown instead."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.phases.append(Phase(name, start - self.began, time.monotonic() - start))
+
+
+def outcome_of(error: HarnessError) -> Outcome:
+    """Whose fault a stage's error is."""
+    return Outcome.FAIL if isinstance(error, KernelError) else Outcome.BROKEN
+
+
+# ---- the way of the data ----------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One attempt under way: what is known so far is what a verdict can say if it ends here."""
+
+    case: Case
+    directory: Path
+    layout: Layout
+    store: Store
+    timeline: Timeline
+    kernels: dict[KernelDefinition, Kernel] = field(default_factory=dict)
+    choice: AcceleratorChoice | None = None
+    results: list[ScenarioResult] = field(default_factory=list)
+
+    def verdict(self) -> Verdict:
+        """Run all stages; raises UsageError."""
+        try:
+            bench = self._bench()
+            with self.timeline.unshown("scenarios"):
+                self._scenarios(bench)
+        except UsageError:
+            raise
+        except HarnessError as error:
+            return self._so_far(outcome_of(error), error.message, hint=error.hint, detail=error.detail)
+        outcome = worst(tuple(self.results))
+        first = next(result for result in self.results if result.outcome is outcome)
+        return self._so_far(outcome, first.reason if outcome is not Outcome.PASS else "")
+
+    def _so_far(self, outcome: Outcome, reason: str, *, hint: str = "", detail: str = "") -> Verdict:
+        return Verdict(
+            outcome=outcome,
+            reason=reason,
+            directory=self.directory,
+            phases=tuple(self.timeline.phases),
+            scenarios=tuple(self.results),
+            kernel=self.kernels.get(self.case.kernel),
+            next_kernel=self.kernels.get(self.case.next_kernel),
+            choice=self.choice,
+            hint=hint,
+            detail=detail,
+        )
+
+    def _bench(self) -> Bench:
+        recipe = image_recipe.load(self.case.recipe, self.layout.recipes)
+        with self.timeline.phase("machine") as progress:
+            deadline = Deadline.after(PROBE_SECONDS, "finding out what this machine can do")
+            self.choice = probe.choose(self.case.machine.accelerator, deadline)
+            progress(_said(f"{self.choice.accelerator.upper()}: {self.choice.reason}"))
+        self._build_kernels()
+        with self.timeline.phase("image") as progress:
+            image: Image = image_build.build(recipe, self.store, progress)
+            progress(_said(f"{image.name}, {words.size(image.path.stat().st_size)}"))
+        kernel, next_kernel = self.kernels[self.case.kernel], self.kernels[self.case.next_kernel]
+        machine = self.case.machine
+        return Bench(kernel, next_kernel, image, machine, self.choice, self.directory, self.case.seed)
+
+    def _build_kernels(self) -> None:
+        """Each definition once through the four stages; `kernel` and `next_kernel` are often the same."""
+        definitions = tuple(dict.fromkeys((self.case.kernel, self.case.next_kernel)))
+        store = self.store
+        with self.timeline.phase("source") as progress:
+            sources = _each(definitions, lambda one: source.checkout(one.sources, store, progress))
+        with self.timeline.phase("series") as progress:
+            trees = _each(definitions, lambda one: series.apply(sources[one], one.series, store, progress))
+            if not any(tree.subjects for tree in trees.values()):
+                progress(_said("none"))
+        with self.timeline.phase("config") as progress:
+            configs = _each(
+                definitions, lambda one: config.resolve(trees[one], one.fragments, store, progress)
+            )
+        with self.timeline.phase("build") as progress:
+            for one in definitions:
+                self.kernels[one] = build.build(one.name, trees[one], configs[one], store, progress)
+
+    # ---- the scenarios -------------------------------------------------------------------------
+
+    def _scenarios(self, bench: Bench) -> None:
+        """Run the scenarios; their results are in self.results, also when this raises."""
+        expected: list[str] = []
+        troubles: list[Uncollected] = []
+
+        def on_event(event: Event) -> None:
+            match event:
+                case Collected(names):
+                    expected.extend(names)
+                case Uncollected():
+                    troubles.append(event)
+                case Step(name, text):
+                    self.timeline.progress(Update(words.scenario(name), text))
+                case Ended(result):
+                    self.results.append(result)
+                    self.timeline.progress(_end_of(result))
+
+        status = run_scenarios(bench, self.case.scenarios, self.layout, self.timeline.began, on_event)
+        if troubles:
+            first = troubles[0]
+            raise UsageError(f"{first.file} is no file of scenarios", detail=first.detail)
+        log = "\n".join((self.directory / LOG).read_text(errors="replace").splitlines()[-LOG_LINES:])
+        if status in NOTHING_FOUND:
+            raise UsageError(
+                f"there is no such scenario: {' '.join(self.case.scenarios)}",
+                hint="`luh list` names them all",
+                detail=log,
+            )
+        if len(self.results) != len(expected) or not expected:
+            raise InfraError(f"the scenarios' process ended early, with status {status}", detail=log)
+
+
+def _each(keys: Iterable[K], make: Callable[[K], V]) -> dict[K, V]:
+    return {key: make(key) for key in keys}
+
+
+def _said(text: str) -> Update:
+    """What a phase ends with."""
+    return Update("", text, finished=True)
+
+
+def _end_of(result: ScenarioResult) -> Update:
+    text = f"{words.size(result.bytes_verified)} verified" if result.bytes_verified else ""
+    text = result.reason or text
+    return Update(words.scenario(result.name), text, finished=True, outcome=result.outcome)

@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The pytest plugin that scenarios are written for: a machine for each test, and a verdict on it.
+
+Fixtures: `host`, a booted host under test (guest/session.py); `bench`; `seed`.
+Markers:  rules("P1", "K3")            the contract's rules that the scenario checks
+          needs("preserve_vm", ...)    what the kernel must be able to do; else SKIP, decided by trying
+          machine(memory=..., cpus=..., numa_nodes=..., kernel_parameters=(...,))
+
+A scenario passes when its body and its host's shutdown raised nothing, the last of its kernels still
+answered, and neither kernel reported anything against itself on the console (rule H1).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from harness.case import Bench, LiveUpdate, MachineSpec, Outcome, Phase, ScenarioResult, traces
+from harness.crash.console import Finding, findings
+from harness.deadline import Deadline
+from harness.errors import CrashError, HarnessError, KernelError
+from harness.exchange import Collected, Ended, Event, Step, Uncollected, decode, event_line
+from harness.guest.journal import Call, Entry, Journal
+from harness.guest.session import Session
+from harness.layout import Layout
+from harness.machine.arguments import command_line
+from harness.machine.qemu import Machine
+from harness.scenarios import rules
+
+BOOT_SECONDS = 30.0
+STEP_SECONDS = 0.2
+LAST_CALLS = 5
+
+MARKERS = (
+    "rules(*ids): the contract's rules that this scenario checks",
+    "needs(*capabilities): skip where the kernel cannot do this, found out by trying",
+    "machine(memory, cpus, numa_nodes, kernel_parameters): the machine that this scenario wants",
+)
+
+
+# ---- what is known of a run and of each of its scenarios --------------------------------------
+
+
+@dataclass(slots=True)
+class Trial:
+    """A scenario under way.
+
+    errors: what its set-up, body and tear-down raised, in that order. machine: the one that it got.
+    """
+
+    name: str
+    emit: Emitter
+    rules: tuple[str, ...] = ()
+    began: float = field(default_factory=time.monotonic)
+    journal: Journal = field(default_factory=Journal)
+    errors: list[pytest.ExceptionInfo[BaseException]] = field(default_factory=list)
+    machine: Machine | None = None
+    shown: float = 0.0
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the kernels reported against themselves; complete once the machine is gone."""
+        return findings(line.text for line in self.machine.console) if self.machine else ()
+
+    def step(self, text: str) -> None:
+        self.shown = time.monotonic()
+        self.emit(Step(self.name, text))
+
+    def on_entry(self, entry: Entry) -> None:
+        """Show what the scenario does, but not each of a thousand calls."""
+        if isinstance(entry, LiveUpdate):
+            self.step(f"live-updated to {entry.to_release}")
+        elif isinstance(entry, Phase) and entry.name == "kexec load":
+            self.step("going to the next kernel")
+        elif isinstance(entry, Call) and time.monotonic() - self.shown >= STEP_SECONDS:
+            self.step(entry.operation)
+
+
+class Emitter:
+    """Writes events to the descriptor that the attempt reads; nowhere if there is none."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+        if descriptor is not None:
+            os.set_inheritable(descriptor, False)
+
+    def __call__(self, event: Event) -> None:
+        if self._descriptor is not None:
+            os.write(self._descriptor, event_line(event).encode())
+
+
+@dataclass(slots=True)
+class Run:
+    """What all scenarios of this process share. lacking: why needs were not met, so as not to boot again."""
+
+    emit: Emitter
+    bench: Bench | None
+    began: float
+    known_rules: frozenset[str]
+    lacking: dict[tuple[str, ...], str] = field(default_factory=dict)
+
+
+RUN = pytest.StashKey[Run]()
+TRIAL = pytest.StashKey[Trial]()
+
+
+# ---- pytest's hooks ---------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("luh", "Live Update Harness")
+    group.addoption("--luh-bench", type=Path, help="JSON file with kernels, image and machine")
+    group.addoption("--luh-events", type=int, help="descriptor to write events to")
+    group.addoption("--luh-began", type=float, help="the attempt's start on the monotonic clock")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+    path, began = config.getoption("--luh-bench"), config.getoption("--luh-began")
+    config.stash[RUN] = Run(
+        emit=Emitter(config.getoption("--luh-events")),
+        bench=decode(Bench, json.loads(path.read_text(encoding="utf-8"))) if path else None,
+        began=time.monotonic() if began is None else began,
+        known_rules=frozenset(rules(Layout.here().contract)),
+    )
+    if path:
+        signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """SIGTERM leaves through every `with` and fixture, as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if report.failed:
+        collector.config.stash[RUN].emit(Uncollected(report.nodeid, report.longreprtext))
+    return report
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        unknown = [name for name in _marked(item, "rules") if name not in config.stash[RUN].known_rules]
+        if unknown:
+            raise pytest.UsageError(f"{item.nodeid}: the contract has no rule {', '.join(unknown)}")
+    config.stash[RUN].emit(Collected(tuple(item.nodeid for item in items)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    trial = Trial(item.nodeid, item.config.stash[RUN].emit, _marked(item, "rules"))
+    trial.journal = Journal(trial.on_entry)
+    item.stash[TRIAL] = trial
+    trial.step("")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    trial = item.stash.get(TRIAL, None)
+    if trial and call.excinfo:
+        trial.errors.append(call.excinfo)
+    if trial and call.when == "teardown":
+        trial.emit(Ended(result(trial, item.path, item.config.stash[RUN].began)))
+    return report
+
+
+# ---- fixtures ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bench(request: pytest.FixtureRequest) -> Bench:
+    """The kernels, image and machine of this scenario, and its own directory for traces."""
+    shared = request.config.stash[RUN].bench
+    if shared is None:
+        raise pytest.UsageError("a scenario needs a machine: start it with `luh run`")
+    directory = shared.directory / traces(request.node.nodeid)
+    return replace(shared, machine=_machine(request.node, shared.machine), directory=directory)
+
+
+@pytest.fixture
+def seed(bench: Bench) -> int:
+    """The seed of this run's patterns and random choices (`luh run --seed`)."""
+    return bench.seed
+
+
+@pytest.fixture
+def host(request: pytest.FixtureRequest, bench: Bench) -> Iterator[Session]:
+    """The host under test, booted for this scenario alone and gone after it."""
+    trial, run = request.node.stash[TRIAL], request.config.stash[RUN]
+    needs = _marked(request.node, "needs")
+    if reason := run.lacking.get(needs):
+        pytest.skip(reason)
+    trial.step("booting")
+    with Machine(bench) as trial.machine:
+        session = _boot(trial.machine, bench, trial.journal)
+        if reason := session.probe().missing(needs) if needs else "":
+            run.lacking[needs] = reason
+            pytest.skip(reason)
+        yield session
+        if not trial.errors:
+            _still_answers(session)
+        trial.step("powering off")
+
+
+def _boot(machine: Machine, bench: Bench, journal: Journal) -> Session:
+    scale = bench.choice.time_scale
+    with journal.phase("boot"):
+        return Session.open(
+            machine,
+            Deadline.after(BOOT_SECONDS, "the kernel's first boot", scale=scale),
+            command_line=command_line(bench),
+            time_scale=scale,
+            journal=journal,
+        )
+
+
+def _still_answers(session: Session) -> None:
+    """Success is a word from the guest: the kernel that was reached last gives its boot id again."""
+    last = session.latest
+    if last.call("host.hello")["boot_id"] != last.identity.boot_id:
+        raise CrashError("the host booted again at the end of the scenario, which nobody asked for")
+
+
+def _machine(node: pytest.Item, spec: MachineSpec) -> MachineSpec:
+    for marker in reversed(list(node.iter_markers("machine"))):
+        spec = replace(spec, **marker.kwargs)
+    return spec
+
+
+def _marked(item: pytest.Item, name: str) -> tuple[str, ...]:
+    """The arguments of all markers of that name, the file's own first."""
+    markers = reversed(list(item.iter_markers(name)))
+    return tuple(dict.fromkeys(argument for marker in markers for argument in marker.args))
+
+
+# ---- from what happened to a verdict ----------------------------------------------------------
+
+
+def result(trial: Trial, file: Path, began: float) -> ScenarioResult:
+    """The verdict on a scenario that has ended."""
+    outcome, reason, story = Outcome.PASS, "", []
+    if trial.errors:
+        first = trial.errors[0]
+        outcome, reason = judge(first.value), _line(first.value)
+        story = [_told(error, file) for error in trial.errors]
+    if reports := trial.findings:
+        # A kernel that reports against itself is at fault, whatever else there was (rule H1).
+        reason = f"a kernel reported: {reports[0].line}" if outcome is not Outcome.FAIL else reason
+        outcome = Outcome.FAIL
+        story += ["\n".join(finding.context) for finding in reports]
+    if outcome in (Outcome.FAIL, Outcome.BROKEN) and trial.journal.calls:
+        story.append(_last_calls(trial.journal))
+    return ScenarioResult(
+        name=trial.name,
+        outcome=outcome,
+        seconds=time.monotonic() - trial.began,
+        reason=reason,
+        detail="\n\n".join(story) if outcome is not Outcome.SKIP else "",
+        rules=trial.rules,
+        phases=tuple(replace(phase, start=phase.start - began) for phase in trial.journal.phases),
+        updates=trial.journal.updates,
+        bytes_verified=trial.journal.bytes_verified,
+        measurements=trial.journal.measurements,
+    )
+
+
+def judge(error: BaseException) -> Outcome:
+    """Whose fault an exception is that left a scenario."""
+    if isinstance(error, pytest.skip.Exception):
+        return Outcome.SKIP
+    if isinstance(error, KernelError | AssertionError | pytest.fail.Exception):
+        return Outcome.FAIL
+    return Outcome.BROKEN
+
+
+def _line(error: BaseException) -> str:
+    """The error in one line."""
+    plain = isinstance(error, HarnessError | AssertionError | pytest.skip.Exception | pytest.fail.Exception)
+    text = str(error).partition("\n")[0]
+    return (text if plain else f"{type(error).__name__}: {text}") or type(error).__name__
+
+
+def _told(info: pytest.ExceptionInfo[BaseException], file: Path) -> str:
+    """Where in the scenario's file it happened, what, and the details."""
+    error = info.value
+    places = [entry for entry in info.traceback if Path(entry.path) == file]
+    if not isinstance(error, HarnessError | AssertionError | pytest.fail.Exception):
+        places = list(info.traceback)  # a mistake of ours: all of the way there helps
+    lines = [
+        f"{Path(entry.path).name}:{entry.lineno + 1}: in {entry.name}\n    {str(entry.statement).strip()}"
+        for entry in places
+    ]
+    said = error.message if isinstance(error, HarnessError) else info.exconly()
+    detail = error.detail if isinstance(error, HarnessError) else ""
+    return "\n".join(part for part in (*lines, said, detail) if part)
+
+
+def _last_calls(journal: Journal) -> str:
+    lines = [
+        f"  {call.operation:28} {call.seconds * 1000:9.1f} ms" + (f"  errno {call.errno}" * bool(call.errno))
+        for call in journal.calls[-LAST_CALLS:]
+    ]
+    return "\n".join(["last operations:", *lines])
