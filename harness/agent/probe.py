@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -26,7 +27,7 @@ def capabilities() -> dict[str, str]:
     try:
         session = liveupdate.create_session(name)
     except OSError as error:
-        return {**found, "liveupdate": str(error), **dict.fromkeys(names, str(error))}
+        return {**found, **dict.fromkeys(("liveupdate", *names), _reason(error))}
     try:
         found["liveupdate"] = ""
         found["preserve_memfd"] = _try(lambda: _preserve(session, memfd_create(PAGE), 1))
@@ -58,8 +59,12 @@ def _try(action: Callable[[], None]) -> str:
     try:
         action()
     except OSError as error:
-        return str(error)
+        return _reason(error)
     return ""
+
+
+def _reason(error: OSError) -> str:
+    return f"{errno.errorcode.get(error.errno or 0, error.errno)}: {error.strerror}"
 
 
 def _vm_closed() -> None:

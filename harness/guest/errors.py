@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,8 +86,6 @@ class Difference:
 
 def describe(number: int) -> str:
     """ "EPERM (Operation not permitted)" """
-    import os
-
     return f"{errno.errorcode.get(number, number)} ({os.strerror(number)})"
 
 
