@@ -68,8 +68,8 @@ class StagedHost:
         if self._answers:
             data, self._answers = bytes(self._answers), bytearray()
             return data
-        self._stream.settimeout(deadline.check())
         try:
+            self._stream.settimeout(deadline.check())
             data = self._stream.recv(1 << 16)
         except TimeoutError:
             raise DeadlineError(f"nothing came: {deadline.purpose}") from None
