@@ -12,6 +12,7 @@ import sys
 import time
 
 from . import wire
+from .jsontext import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,18 +121,16 @@ def serve(source: int, sink: int, *, stays: bool) -> None:
 
 def by_hand() -> None:
     """Lines from a person on standard input, replies as lines of JSON."""
-    import json
-
     agent = Agent()
     for number, line in enumerate(sys.stdin, 1):
         name, _, text = line.strip().partition(" ")
         if not name:
             continue
         try:
-            reply = agent.answer({"id": number, "op": name, "arguments": json.loads(text or "{}")})
+            reply = agent.answer({"id": number, "op": name, "arguments": loads(text or "{}")})
         except ValueError as error:
             reply = {"id": number, "error": {"message": f"not JSON: {error}"}}
-        print(json.dumps(reply), flush=True)
+        print(dumps(reply), flush=True)
 
 
 def main(arguments: list[str]) -> int:
@@ -155,12 +154,10 @@ def main(arguments: list[str]) -> int:
 
 
 def _probe() -> int:
-    import json
-
     from . import probe
 
     result = probe.run_vcpu()
-    print(json.dumps(result))
+    print(dumps(result))
     return 0 if result["ok"] else 1
 
 

@@ -15,7 +15,7 @@ lives in the agent, {"bytes": "00ff"} for bytes in hexadecimal.
 
 from __future__ import annotations
 
-import json
+from .jsontext import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ FRAME_LIMIT = 16 << 20
 
 def encode(message: Message) -> bytes:
     """The frame for a message."""
-    return b"\x1e" + json.dumps(message, separators=(",", ":")).encode() + b"\n"
+    return b"\x1e" + dumps(message).encode() + b"\n"
 
 
 class Decoder:
@@ -61,7 +61,7 @@ class Decoder:
         text = line[start + 1 :]
         self.dropped += max(start, 0)
         try:
-            message = json.loads(text.decode()) if start >= 0 else None
+            message = loads(text.decode()) if start >= 0 else None
         except ValueError:
             message = None
         if isinstance(message, dict):

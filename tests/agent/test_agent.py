@@ -122,6 +122,7 @@ def test_it_starts_with_few_modules() -> None:
         "ctypes",
         "subprocess",
         "threading",
+        "re",
         "traceback",
         "argparse",
         "pathlib",
