@@ -38,10 +38,5 @@ def git(
     """
     unset = [argument for name in FOREIGN for argument in ("-u", name)]
     calm = {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
-    return command.run(
-        ["env", *unset, "git", *arguments],
-        deadline=deadline,
-        cwd=cwd,
-        env={**calm, **(env or {})},
-        check=check,
-    )
+    settings = [f"{name}={value}" for name, value in {**calm, **(env or {})}.items()]
+    return command.run(["env", *unset, *settings, "git", *arguments], deadline=deadline, cwd=cwd, check=check)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 TOKEN = re.compile(r'\$\((?:[^()]|\([^()]*\))*\)|"[^"]*"|\'[^\']*\'|[\w.-]+|!=|<=|>=|&&|\|\||[<>=!()]')
+COMMENT = re.compile(r"""((?:[^#"']|"[^"]*"|'[^']*')*)#.*""")
 TYPES = ("bool", "tristate", "string", "hex", "int")
 LEVELS = {"n": 0, "m": 1, "y": 2}
 SELECTORS_SHOWN = 5
@@ -148,11 +149,11 @@ def _statements(path: Path) -> Iterator[str]:
         text = line
         while text.endswith("\\"):
             text = text[:-1] + next(lines, "")
-        statement = " ".join(text.split("#", 1)[0].split() if '"' not in text else text.split())
+        statement = " ".join(COMMENT.sub(r"\1", text).split())
         if statement in ("help", "---help---"):
             line = _after_help(lines)
             continue
-        if statement and not statement.startswith("#"):
+        if statement:
             yield statement
         line = next(lines, None)
 
@@ -220,9 +221,8 @@ class _Expression:
         return 2 if left.startswith("$(") else LEVELS.get(self._text(left), 0)
 
     def _text(self, token: str) -> str:
-        if token[0] in "\"'":
-            return token[1:-1]
-        return token if token in LEVELS else self._config.get(token, "n")
+        value = token if token in LEVELS or token[0] in "\"'" else self._config.get(token, "n")
+        return value.strip("\"'")
 
     def _take(self, token: str) -> bool:
         if self._tokens and self._tokens[0] == token:
