@@ -123,6 +123,23 @@ def outcome_of(error: HarnessError) -> Outcome:
 # ---- the way of the data ----------------------------------------------------------------------
 
 
+def build_kernels(
+    definitions: tuple[KernelDefinition, ...], store: Store, timeline: Timeline
+) -> dict[KernelDefinition, Kernel]:
+    """Each definition once through the four stages; the two of a case are often the same."""
+    wanted = tuple(dict.fromkeys(definitions))
+    with timeline.phase("source") as progress:
+        sources = _each(wanted, lambda one: source.checkout(one.sources, store, progress))
+    with timeline.phase("series") as progress:
+        trees = _each(wanted, lambda one: series.apply(sources[one], one.series, store, progress))
+        if not any(tree.subjects for tree in trees.values()):
+            progress(_said("none"))
+    with timeline.phase("config") as progress:
+        configs = _each(wanted, lambda one: config.resolve(trees[one], one.fragments, store, progress))
+    with timeline.phase("build") as progress:
+        return _each(wanted, lambda one: build.build(one.name, trees[one], configs[one], store, progress))
+
+
 @dataclass(slots=True)
 class _Attempt:
     """One attempt under way: what is known so far is what a verdict can say if it ends here."""
@@ -170,31 +187,13 @@ class _Attempt:
             deadline = Deadline.after(PROBE_SECONDS, "finding out what this machine can do")
             self.choice = probe.choose(self.case.machine.accelerator, deadline)
             progress(_said(f"{self.choice.accelerator.upper()}: {self.choice.reason}"))
-        self._build_kernels()
+        self.kernels = build_kernels((self.case.kernel, self.case.next_kernel), self.store, self.timeline)
         with self.timeline.phase("image") as progress:
             image: Image = image_build.build(recipe, self.store, progress)
             progress(_said(f"{image.name}, {words.size(image.path.stat().st_size)}"))
         kernel, next_kernel = self.kernels[self.case.kernel], self.kernels[self.case.next_kernel]
         machine = self.case.machine
         return Bench(kernel, next_kernel, image, machine, self.choice, self.directory, self.case.seed)
-
-    def _build_kernels(self) -> None:
-        """Each definition once through the four stages; `kernel` and `next_kernel` are often the same."""
-        definitions = tuple(dict.fromkeys((self.case.kernel, self.case.next_kernel)))
-        store = self.store
-        with self.timeline.phase("source") as progress:
-            sources = _each(definitions, lambda one: source.checkout(one.sources, store, progress))
-        with self.timeline.phase("series") as progress:
-            trees = _each(definitions, lambda one: series.apply(sources[one], one.series, store, progress))
-            if not any(tree.subjects for tree in trees.values()):
-                progress(_said("none"))
-        with self.timeline.phase("config") as progress:
-            configs = _each(
-                definitions, lambda one: config.resolve(trees[one], one.fragments, store, progress)
-            )
-        with self.timeline.phase("build") as progress:
-            for one in definitions:
-                self.kernels[one] = build.build(one.name, trees[one], configs[one], store, progress)
 
     # ---- the scenarios -------------------------------------------------------------------------
 

@@ -25,14 +25,16 @@ REFRESH_PER_SECOND = 8
 
 @contextmanager
 def display(console: Console) -> Iterator[Progress]:
-    """A Progress that shows on the console until the block is left; then unfinished lines stay, unmarked."""
+    """A Progress that shows on the console until the block is left; what is unfinished then is marked so."""
     if not console.file.isatty() or console.is_dumb_terminal:
         yield _Plain(console).update
         return
     board = _Board(console)
-    with Live(board, console=console, refresh_per_second=REFRESH_PER_SECOND, transient=True):
-        yield board.update
-    board.leave()
+    try:
+        with Live(board, console=console, refresh_per_second=REFRESH_PER_SECOND, transient=True):
+            yield board.update
+    finally:
+        board.leave()
 
 
 @dataclass(slots=True)

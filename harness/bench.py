@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How long the harness's own steps take: medians over whole commands, as a user runs them.
+
+Nothing is timed inside this process. The figures come from `luh run --json` and `luh build`, each started
+anew every time, so that start-up and everything between is part of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness import command
+from harness.case import Outcome, Progress, Update
+from harness.deadline import Deadline
+from harness.errors import InfraError, UsageError
+from harness.store import Store
+
+RUN_SECONDS = 600.0
+BUILD_SECONDS = 4 * 3600.0
+SCENARIO = "test_memory_survives[vm,memory-vm,memory]"
+# What a cold build may find in the store: all that comes before the configuration.
+WARM_KINDS = ("choice", "tree", "series")
+
+TITLES = {
+    "boot": "power-on to agent",
+    "kexec": "kexec to agent",
+    "run": "warm basic run, whole command",
+    "build": "cold configuration and build, no compiler cache",
+}
+NAMES = tuple(TITLES)
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A measurement that was repeated. seconds: each of the values, in the order they came."""
+
+    name: str
+    title: str
+    median: float
+    least: float
+    most: float
+    seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Figures, and the machine that they hold for: never compare across machines or accelerators."""
+
+    machine: str
+    figures: tuple[Figure, ...]
+
+
+def chosen(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of what is to be measured, all if none; raises UsageError for one that is unknown."""
+    for name in names:
+        if name not in TITLES:
+            near = difflib.get_close_matches(name, NAMES, cutoff=0.4) or NAMES
+            raise UsageError(f"there is no benchmark {name!r}", hint=f"did you mean {' or '.join(near)}?")
+    return names or NAMES
+
+
+def measure(names: tuple[str, ...], count: int, progress: Progress) -> Measured:
+    """Measure each of the names `count` times. Raises InfraError where a run does not pass."""
+    figures: list[Figure] = []
+    machine = f"{os.cpu_count()} CPUs"
+    if runs := [name for name in names if name != "build"]:
+        _repeat("warm-up", 1, _run, progress)
+        results = _repeat("runs", count, _run, progress)
+        machine += f", {results[0]['accelerator']['name'].upper()}, Linux {results[0]['kernel']['release']}"
+        figures += [_figure(name, [VALUES[name](result) for result in results]) for name in runs]
+    if "build" in names:
+        figures.append(_figure("build", _repeat("builds", count, _cold_build, progress)))
+    return Measured(machine, tuple(figures))
+
+
+def _repeat(name: str, count: int, action: Callable[[], R], progress: Progress) -> list[R]:
+    results = []
+    for number in range(count):
+        progress(Update(name, f"{number + 1} of {count}", done=number / count))
+        results.append(action())
+    progress(Update(name, f"{count} done", finished=True))
+    return results
+
+
+def _figure(name: str, seconds: list[float]) -> Figure:
+    values = tuple(round(value, 3) for value in seconds)
+    median = round(statistics.median(values), 3)
+    return Figure(name, TITLES[name], median, min(values), max(values), values)
+
+
+def _luh(*arguments: str, seconds: float, env: dict[str, str] | None = None) -> tuple[str, float]:
+    argv = (sys.executable, "-m", "harness.cli", *arguments)
+    deadline = Deadline.after(seconds, f"luh {arguments[0]}")
+    done = command.run(argv, deadline=deadline, env=env or {}, check=False)
+    if done.status != 0:
+        raise InfraError(f"`luh {' '.join(arguments)}` ended with status {done.status}", detail=done.tail)
+    return done.output, done.seconds
+
+
+def _run() -> dict[str, Any]:
+    """A warm run of the basic scenario: its result.json, and the wall time of the command as "wall"."""
+    with tempfile.TemporaryDirectory(prefix="luh-bench-") as runs:
+        _, wall = _luh("run", SCENARIO, "--runs", runs, seconds=RUN_SECONDS)
+        result: dict[str, Any] = json.loads((Path(runs) / "latest" / "result.json").read_text())
+    if result["outcome"] != Outcome.PASS:
+        raise InfraError(f"the basic scenario did not pass: {result['reason']}")
+    return {**result, "wall": wall}
+
+
+def _phase(result: dict[str, Any], name: str) -> float:
+    (scenario,) = result["scenarios"]
+    return float(next(phase["seconds"] for phase in scenario["phases"] if phase["name"] == name))
+
+
+VALUES: dict[str, Callable[[dict[str, Any]], float]] = {
+    "boot": lambda result: _phase(result, "boot"),
+    "kexec": lambda result: _phase(result, "kexec to agent"),
+    "run": lambda result: float(result["wall"]),
+}
+
+
+def _cold_build() -> float:
+    """A build in a store that has the source and nothing else."""
+    store = Store.default()
+    with tempfile.TemporaryDirectory(prefix="luh-bench-", dir=store.root) as cold:
+        for kind in WARM_KINDS:
+            (Path(cold) / kind).symlink_to(store.root / kind)
+        started = time.monotonic()
+        _luh("build", seconds=BUILD_SECONDS, env={"LUH_STORE": cold, "CCACHE_DISABLE": "1"})
+        return time.monotonic() - started
