@@ -67,27 +67,30 @@ def mount_debugfs() -> None:
 
 
 def memory() -> dict[str, int]:
-    """Bytes: free (in the buddy allocator), on the per-CPU lists, and used as page cache.
+    """Bytes: free in the buddy allocator, free on the per-CPU lists, evictable file cache, the agent's own.
 
-    Neither MemFree alone nor MemAvailable balances: freed pages wait on the per-CPU lists (mm/vmstat.c).
+    Only their sum balances. Freed pages wait on the per-CPU lists (mm/vmstat.c), which neither MemFree nor
+    MemAvailable counts; the agent itself grows while it imports modules. A guest_memfd's pages are
+    unevictable and so in none of them.
     """
-    meminfo = {}
-    for line in _text("/proc/meminfo").splitlines():
-        name, value = line.split(":")
-        meminfo[name] = int(value.split()[0]) * 1024
-    waiting = [
-        int(line.split()[1])
-        for line in _text("/proc/zoneinfo").splitlines()
-        if line.split()[:1] == ["count:"]
-    ]
-    return {"free": meminfo["MemFree"], "per_cpu": sum(waiting) * PAGE, "cached": meminfo["Cached"]}
+    info = _sizes("/proc/meminfo")
+    zones = [line.split() for line in _text("/proc/zoneinfo").splitlines()]
+    return {
+        "free": info["MemFree"],
+        "per_cpu": sum(int(fields[1]) * PAGE for fields in zones if fields[:1] == ["count:"]),
+        "file_cache": info["Active(file)"] + info["Inactive(file)"],
+        "agent": _sizes("/proc/self/status")["RssAnon"],
+    }
 
 
 def settle() -> None:
     """Give back what only waits to be freed: this process's garbage, clean page cache, free slabs."""
     import gc
 
+    from .memory import release
+
     gc.collect()
+    release()
     with open("/proc/sys/vm/drop_caches", "w") as file:
         file.write("3")
 
@@ -98,6 +101,12 @@ def clock() -> dict[str, float]:
         "boottime": time.clock_gettime(time.CLOCK_BOOTTIME),
         "realtime": time.time(),
     }
+
+
+def _sizes(path: str) -> dict[str, int]:
+    """The lines `Name:  123 kB` of a file, in bytes."""
+    fields = [line.split() for line in _text(path).splitlines() if line.endswith(" kB")]
+    return {field[0].rstrip(":"): int(field[1]) * 1024 for field in fields}
 
 
 def _text(path: str) -> str:

@@ -52,6 +52,11 @@ class Vm(File):
         super().__init__(fd)
         self.code: Mapping | None = None
 
+    def close(self) -> None:
+        # The vCPUs that are left hold on to it.
+        self.code = None
+        super().close()
+
 
 def create_vm(type: int = 0) -> Vm:
     return Vm(_system(CREATE_VM, type))

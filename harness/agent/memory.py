@@ -114,6 +114,14 @@ def allocated(memory: File, offset: int, length: int) -> list[list[int]]:
     return runs
 
 
+def release() -> None:
+    """Give the bounce buffer back, until it is needed again."""
+    global _bounce
+    if _bounce is not None:
+        _bounce.close()
+        _bounce = None
+
+
 def _resident(memory: File, first: int, count: int) -> Iterator[tuple[int, int]]:
     """Halves the range until each part is all there or all hole."""
     present = _cached_pages(memory, first, count)

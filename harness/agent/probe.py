@@ -51,7 +51,9 @@ def run_vcpu() -> dict[str, object]:
         return {"ok": False, "reason": str(error), "seconds": time.monotonic() - started}
     exits = [(one["reason"], one.get("io"), one["errno"]) for one in (first, second)]
     ok = exits == [("io", {"out": True, "port": 0x10, "value": 0x42}, 0), ("hlt", None, 0)]
-    reason = "a vCPU ran" if ok else f"a vCPU did not run as it should: {exits}"
+    reason = (
+        "a vCPU ran" if ok else f"a vCPU does not run as it should: {first['reason']}, {second['reason']}"
+    )
     return {"ok": ok, "reason": reason, "seconds": time.monotonic() - started}
 
 

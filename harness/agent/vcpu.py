@@ -56,7 +56,7 @@ class Vcpu(File):
 
     def __init__(self, fd: int, code: Mapping, code_gpa: int) -> None:
         super().__init__(fd)
-        self.code = code
+        self.code: Mapping | None = code
         self.code_gpa = code_gpa
         self.run_area = Mapping(fd, kvm.vcpu_mmap_size())
         self.done = _thread.allocate_lock()
@@ -67,6 +67,7 @@ class Vcpu(File):
     def close(self) -> None:
         stop(self)
         self.run_area.close()
+        self.code = None
         super().close()
 
 
@@ -232,6 +233,8 @@ def _place(vcpu: Vcpu, payload: str) -> int:
     """Put a payload into the code memory; returns its address. vCPUs run one and the same at a time each."""
     if payload not in _payloads:
         _payloads[payload] = _load(payload)
+    if vcpu.code is None:
+        raise OSError(errno.EBADF, "the vCPU is closed")
     at = (PAYLOADS + list(_payloads).index(payload)) * 4096
     code = _payloads[payload]
     vcpu.code.view[at : at + len(code)] = code
