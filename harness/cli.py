@@ -182,6 +182,8 @@ def _ensure_tools(options: argparse.Namespace, progress: Progress) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
+    from itertools import groupby
+
     from harness.image import recipe
     from harness.kernel import definition
     from harness.report import terminal
@@ -193,8 +195,9 @@ def _list(options: argparse.Namespace) -> int:
     show(
         console, "Kernels", [(one.name, f"series {one.series.name}" if one.series else "") for one in kernels]
     )
-    scenarios = catalogue(layout.scenarios)
-    show(console, "Scenarios", [(one.name, one.summary, " ".join(one.rules)) for one in scenarios])
+    for subject, scenarios in groupby(catalogue(layout.scenarios), key=lambda one: one.subject):
+        rows = [(one.function, " ".join(one.rules), one.summary) for one in scenarios]
+        show(console, f"Scenarios: {subject}", rows)
     show(console, "Images", [(name,) for name in recipe.known(layout.recipes)])
     return 0
 

@@ -32,6 +32,10 @@ class Scenario:
     def name(self) -> str:
         return f"{self.file.name}::{self.function}"
 
+    @property
+    def subject(self) -> str:
+        return self.file.stem.removeprefix("test_")
+
 
 def catalogue(folder: Path) -> tuple[Scenario, ...]:
     """Every scenario of the folder's test_*.py files, in the order of the files and of their lines."""
@@ -71,22 +75,18 @@ def _resolve(word: str, known: tuple[Scenario, ...]) -> list[str]:
 
 
 def _nodes(scenario: Scenario, plain: str, parameter: str) -> Iterator[str]:
-    if plain in (scenario.file.name, _subject(scenario.file)) and not parameter:
+    if plain in (scenario.file.name, scenario.subject) and not parameter:
         yield str(scenario.file)
     elif plain in (scenario.function, scenario.name) or plain.upper() in scenario.rules:
         yield f"{scenario.file}::{scenario.function}{parameter}"
 
 
 def _hint(word: str, known: tuple[Scenario, ...]) -> str:
-    names = {_subject(scenario.file) for scenario in known} | {scenario.function for scenario in known}
+    names = {scenario.subject for scenario in known} | {scenario.function for scenario in known}
     near = difflib.get_close_matches(
         word.rpartition("::")[2], sorted(names | set(EVERYTHING)), n=3, cutoff=0.5
     )
     return f"did you mean {', '.join(near)}?" if near else "`luh list` names them all"
-
-
-def _subject(file: Path) -> str:
-    return file.stem.removeprefix("test_")
 
 
 def _scenarios(file: Path) -> Iterator[Scenario]:
