@@ -23,7 +23,7 @@ from typing import Self
 from harness import command
 from harness.case import Bench
 from harness.deadline import Deadline
-from harness.errors import HarnessError, InfraError
+from harness.errors import DeadlineError, HarnessError, InfraError
 from harness.machine import arguments, ending
 from harness.machine.arguments import Wires
 from harness.machine.console import Line, recorded
@@ -190,6 +190,8 @@ class Machine:
     def _greet(self, program: str, qmp: socket.socket) -> None:
         try:
             version = self._monitor.connect(qmp, Deadline.after(START_SECONDS, "QEMU's start"))
+        except DeadlineError:
+            raise
         except InfraError as error:
             _check_version(_version(program))
             raise InfraError(
@@ -207,9 +209,8 @@ class Machine:
         """Ask QEMU to go; what does not is ended by the owner of the process."""
         until = Deadline.after(QUIT_SECONDS, "QEMU's end")
         if self._process.poll() is None:
-            with suppress(HarnessError):
+            with suppress(HarnessError, subprocess.TimeoutExpired):
                 self._monitor.execute("quit", until)
-            with suppress(subprocess.TimeoutExpired):
                 self._process.wait(until.remaining)
 
 

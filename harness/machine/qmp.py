@@ -88,7 +88,7 @@ class Monitor:
     async def _connect(self, ours: socket.socket) -> None:
         # A filter sees each event at once and in order; none is kept.
         self._client.register_listener(EventListener(event_filter=self._see))
-        await self._client.connect(ours)
+        await self._watch(self._client.connect(ours))
         self._watch(self._note_close())
 
     async def _execute(self, command: str, arguments: dict[str, object]) -> object:
@@ -101,10 +101,12 @@ class Monitor:
             self._watch(self._look_why_stopped())
         return False
 
-    def _watch(self, work: Coroutine[Any, Any, None]) -> None:
+    def _watch(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do it as a task that ends before the connection does."""
         task = self._loop.create_task(work)
         self._watches.add(task)
         task.add_done_callback(self._watches.discard)
+        return task
 
     async def _note_close(self) -> None:
         if self._client.runstate is Runstate.RUNNING:
@@ -119,10 +121,13 @@ class Monitor:
 
     async def disconnect(self) -> None:
         """Hang up; whatever the connection ended with was seen by those who waited for an answer."""
-        for task in tuple(self._watches):
+        watches = tuple(self._watches)
+        for task in watches:
             task.cancel()
-        with suppress(QMPError, OSError, EOFError):
-            await self._client.disconnect()
+        await asyncio.gather(*watches, return_exceptions=True)
+        if self._client.runstate is not Runstate.IDLE:
+            with suppress(QMPError, OSError, EOFError):
+                await self._client.disconnect()
 
 
 @contextmanager
@@ -135,8 +140,10 @@ def monitored(on_event: Callable[[Event], None]) -> Iterator[Monitor]:
     try:
         yield monitor
     finally:
-        with suppress(TimeoutError):
-            asyncio.run_coroutine_threadsafe(monitor.disconnect(), loop).result(CLOSE_SECONDS)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        try:
+            with suppress(TimeoutError):
+                asyncio.run_coroutine_threadsafe(monitor.disconnect(), loop).result(CLOSE_SECONDS)
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()

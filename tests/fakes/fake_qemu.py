@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A stand-in for QEMU: it takes the same command line, speaks QMP, has a console and starts the real agent
+as a local process where QEMU would boot a kernel.
+
+$FAKE_QEMU holds words that make it misbehave. Those with `=SECONDS` happen so long after the start:
+  refuse            print an error and end with status 1       old        be QEMU 5.2
+  mute              never greet on QMP                         silent     boot no agent
+  stubborn          ignore SIGTERM and QMP's quit              flood      print 50,000 lines on the console
+  panic=S reset=S reboot=S poweroff=S    what a guest does     stuck=S    stop with an internal error
+  exit=S            end with status 3                          die=S      be killed
+  kexec             when the agent ends, start another one with another boot id
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PANIC = """\
+Oops: general protection fault: 0000 [#1] SMP
+RIP: 0010:kvm_gmem_fault+0x11/0x20
+Kernel panic - not syncing: Fatal exception
+---[ end Kernel panic - not syncing: Fatal exception ]---"""
+
+
+def moods() -> dict[str, float]:
+    """The words of $FAKE_QEMU with their seconds (0 where none are given)."""
+    pairs = (word.partition("=") for word in os.environ.get("FAKE_QEMU", "").split())
+    return {word: float(seconds or 0) for word, _, seconds in pairs}
+
+
+class FakeQemu:
+    def __init__(self, argv: list[str]) -> None:
+        self.moods = moods()
+        options = dict(itertools.pairwise(argv))
+        self.command_line = options["-append"]
+        self.reboot_ends = "reboot=shutdown" in options["-action"]
+        values = [value for option, value in itertools.pairwise(argv) if option == "-chardev"]
+        self.wires = {name: socket.socket(fileno=fd) for name, fd in map(_socket_chardev, values)}
+        self.status = "running"
+        self.lock = threading.Lock()
+
+    # ---- QMP ----
+
+    def serve(self) -> None:
+        """Greet and answer commands; the harness may hang up, which ends nothing."""
+        if "mute" in self.moods:
+            time.sleep(3600)
+        version = {"major": 5 if "old" in self.moods else 7, "minor": 2, "micro": 0}
+        self.tell({"QMP": {"version": {"qemu": version, "package": ""}, "capabilities": []}})
+        for request in _objects(self.wires["qmp"]):
+            self.answer(request)
+        signal.pause()
+
+    def answer(self, request: dict[str, object]) -> None:
+        match request["execute"]:
+            case "qmp_capabilities":
+                self.reply(request, {})
+                self.power_on()
+            case "query-status":
+                self.reply(request, {"status": self.status, "running": self.status == "running"})
+            case "quit" if "stubborn" not in self.moods:
+                self.reply(request, {})
+                self.end("host-qmp-quit", guest=False)
+            case "quit":
+                pass
+            case unknown:
+                error = {"class": "CommandNotFound", "desc": f"The command {unknown} has not been found"}
+                self.tell({"error": error, "id": request.get("id")})
+
+    def reply(self, request: dict[str, object], value: object) -> None:
+        self.tell({"return": value, **({"id": request["id"]} if "id" in request else {})})
+
+    def event(self, name: str, **data: object) -> None:
+        self.tell({"event": name, "data": data, "timestamp": {"seconds": 0, "microseconds": 0}})
+
+    def tell(self, message: dict[str, object]) -> None:
+        with self.lock:
+            self.wires["qmp"].sendall(json.dumps(message).encode() + b"\r\n")
+
+    # ---- the guest ----
+
+    def power_on(self) -> None:
+        for mood, seconds in self.moods.items():
+            if act := getattr(self, f"do_{mood}", None):
+                self.later(seconds, act)
+        self.later(0, self.boot)
+
+    def later(self, seconds: float, act: Callable[[], None]) -> None:
+        timer = threading.Timer(seconds, act)
+        timer.daemon = True
+        timer.start()
+
+    def say(self, text: str) -> None:
+        self.wires["console"].sendall("".join(f"{line}\r\n" for line in text.splitlines()).encode())
+
+    def boot(self) -> None:
+        """Kernel after kernel, each with an agent of its own."""
+        while True:
+            self.say(f"Linux version 7.3.4-fake\nKernel command line: {self.command_line}")
+            if "flood" in self.moods:
+                self.say("\n".join(f"flood {number}" for number in range(50_000)))
+            if "silent" in self.moods:
+                return
+            self.run_agent(str(uuid.uuid4()))
+            if "kexec" not in self.moods:
+                return
+            self.say("kexec_core: Starting new kernel")
+
+    def run_agent(self, boot_id: str) -> None:
+        port = self.wires["agent"].fileno()
+        subprocess.run(
+            [sys.executable, "-m", "harness.agent", "--stream", str(port)],
+            env={**os.environ, "LUH_BOOT_ID": boot_id, "PYTHONPATH": str(REPOSITORY)},
+            pass_fds=[port],
+            check=False,
+        )
+
+    # ---- what it can suffer ----
+
+    def do_panic(self) -> None:
+        self.say(PANIC)
+        self.event("GUEST_PANICKED", action="run")
+        self.end("guest-reset")
+
+    def do_reboot(self) -> None:
+        self.say("reboot: Restarting system")
+        self.end("guest-reset")
+
+    def do_reset(self) -> None:
+        self.end("guest-reset")
+
+    def do_poweroff(self) -> None:
+        self.end("guest-shutdown")
+
+    def do_stuck(self) -> None:
+        self.status = "internal-error"
+        self.event("STOP")
+
+    def do_exit(self) -> None:
+        print("qemu-system-x86_64: a disk is gone", file=sys.stderr, flush=True)
+        os._exit(3)
+
+    def do_die(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def end(self, reason: str, *, guest: bool = True) -> None:
+        if reason != "guest-reset" or self.reboot_ends:
+            self.event("SHUTDOWN", guest=guest, reason=reason)
+            os._exit(0)
+
+
+def _socket_chardev(value: str) -> tuple[str, int]:
+    """Name and descriptor of `socket,id=NAME,fd=NUMBER`."""
+    kind, *settings = value.split(",")
+    named = dict(setting.split("=", 1) for setting in settings)
+    assert kind == "socket", value
+    return named["id"], int(named["fd"])
+
+
+def _objects(stream: socket.socket) -> Iterator[dict[str, object]]:
+    """The JSON objects of a stream; QMP's need nothing between them."""
+    pending = ""
+    while data := stream.recv(1 << 16):
+        pending += data.decode()
+        while pending := pending.lstrip():
+            try:
+                value, end = json.JSONDecoder().raw_decode(pending)
+            except ValueError:
+                break
+            pending = pending[end:]
+            yield value
+
+
+def main(argv: list[str]) -> None:
+    if argv == ["--version"]:
+        print(f"QEMU emulator version {'5' if 'old' in moods() else '7'}.2.0")
+        return
+    if "refuse" in moods():
+        sys.exit("qemu-system-x86_64: -device pvpanic-pci: 'pvpanic-pci' is not a valid device model name")
+    if "stubborn" in moods():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    FakeQemu(argv).serve()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""QEMU's command line and the kernels', from a bench."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.case import Accelerator, AcceleratorChoice, Bench, GiB, MachineSpec
+from harness.machine.arguments import Wires, command, command_line
+
+WIRES = Wires(qmp=7, console=8, agent=9)
+
+
+def values(bench: Bench, option: str) -> list[str]:
+    """What the command line gives for an option, each time it is there."""
+    argv = command("qemu", bench, WIRES)
+    return [value for word, value in itertools.pairwise(argv) if word == option]
+
+
+def test_the_first_kernel_is_booted_and_the_next_is_a_disk(bench: Bench) -> None:
+    assert values(bench, "-kernel") == [str(bench.kernel.vmlinux)]
+    disks = values(bench, "-drive")
+    assert disks == [
+        f"if=none,id=root,format=raw,readonly=on,file={bench.image.path}",
+        f"if=none,id=next-kernel,format=raw,readonly=on,file={bench.next_kernel.bzimage}",
+    ]
+    devices = values(bench, "-device")
+    assert devices[0] == "virtio-blk-pci,drive=root,serial=root", "the root disk has to be vda"
+    assert "virtio-blk-pci,drive=next-kernel,serial=next-kernel" in devices
+
+
+def test_the_wires_become_sockets_that_are_inherited(bench: Bench) -> None:
+    assert values(bench, "-chardev") == [
+        "socket,id=qmp,fd=7",
+        "socket,id=console,fd=8",
+        "socket,id=agent,fd=9",
+    ]
+    assert "virtserialport,chardev=agent,name=luh.agent" in values(bench, "-device")
+
+
+def test_a_reset_ends_the_machine_and_a_panic_runs_to_its_end(bench: Bench) -> None:
+    assert values(bench, "-action") == ["reboot=shutdown,shutdown=poweroff,panic=none,watchdog=none"]
+    assert "panic=-1" in command_line(bench).split()
+
+
+def test_a_comma_in_a_path_does_not_end_the_option(bench: Bench) -> None:
+    image = replace(bench.image, path=Path("/a,b/image"))
+    assert values(replace(bench, image=image), "-drive")[0].endswith("file=/a,,b/image")
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "accel", "processor"),
+    [(Accelerator.KVM, "kvm", "host"), (Accelerator.TCG, "tcg,thread=multi", "max,+svm")],
+)
+def test_both_accelerators_give_the_guest_a_cpu_that_nests(
+    bench: Bench, accelerator: Accelerator, accel: str, processor: str
+) -> None:
+    chosen = replace(bench, choice=AcceleratorChoice(accelerator, ""))
+    assert values(chosen, "-accel") == [accel]
+    assert values(chosen, "-cpu") == [processor]
+
+
+def test_one_node_needs_no_memory_objects(bench: Bench) -> None:
+    assert values(bench, "-m") == ["1024M"]
+    assert values(bench, "-numa") == values(bench, "-object") == []
+
+
+def test_nodes_share_memory_and_cpus(bench: Bench) -> None:
+    machine = MachineSpec(memory=1 * GiB, cpus=4, numa_nodes=3)
+    spread = replace(bench, machine=machine)
+    assert values(spread, "-object") == [
+        "memory-backend-ram,id=memory0,size=342M",
+        "memory-backend-ram,id=memory1,size=341M",
+        "memory-backend-ram,id=memory2,size=341M",
+    ]
+    assert values(spread, "-numa") == [
+        "node,nodeid=0,memdev=memory0,cpus=0,cpus=3",
+        "node,nodeid=1,memdev=memory1,cpus=1",
+        "node,nodeid=2,memdev=memory2,cpus=2",
+    ]
+
+
+def test_a_node_may_have_no_cpu(bench: Bench) -> None:
+    machine = MachineSpec(cpus=1, numa_nodes=2)
+    assert values(replace(bench, machine=machine), "-numa")[1] == "node,nodeid=1,memdev=memory1"
+
+
+def test_the_spec_has_the_last_word_on_the_kernel_command_line(bench: Bench) -> None:
+    machine = MachineSpec(kernel_parameters=("loglevel=8", "kho=off"))
+    words = command_line(replace(bench, machine=machine)).split()
+    assert words[-2:] == ["loglevel=8", "kho=off"]
+    assert {"kho=on", "liveupdate=on", "console=ttyS0", "init=/init"} <= set(words)
