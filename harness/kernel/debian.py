@@ -137,6 +137,8 @@ def _failure(source: Source, action: str, output: str) -> InfraError:
         )
     if action == "download" and "Unable to locate package" in errors:
         return InfraError(f"there is no package {source.location} in {source.suite}", detail=errors)
+    if action == "update" and re.search(r"^\s+404 ", output, re.MULTILINE):
+        return InfraError(f"the machine's Debian mirror has no suite {source.suite}", detail=errors)
     return InfraError(
         f"the package registry cannot be reached for {source.location} ({source.suite})",
         hint="check the network and the proxy settings of apt",
