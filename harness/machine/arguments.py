@@ -42,7 +42,7 @@ def command(program: str, bench: Bench, wires: Wires) -> tuple[str, ...]:
         *("-nodefaults", "-no-user-config", "-display", "none"),
         *("-machine", MACHINE),
         *_accelerator(bench.choice),
-        *("-smp", str(bench.machine.cpus)),
+        *("-smp", _cpus(bench.machine)),
         *_memory(bench.machine),
         *("-action", "reboot=shutdown,shutdown=poweroff,panic=none,watchdog=none"),
         *("-kernel", str(bench.kernel.vmlinux), "-append", command_line(bench)),
@@ -88,6 +88,12 @@ def _accelerator(choice: AcceleratorChoice) -> tuple[str, ...]:
     if choice.accelerator is Accelerator.KVM:
         return ("-accel", "kvm", "-cpu", "host")
     return ("-accel", "tcg,thread=multi", "-cpu", "max,+svm")
+
+
+def _cpus(spec: MachineSpec) -> str:
+    """A socket for each CPU where there are nodes: CPUs that share a cache across nodes make the kernel warn
+    (arch/x86/kernel/smpboot.c, topology_sane())."""
+    return f"{spec.cpus},sockets={spec.cpus}" if spec.numa_nodes > 1 else str(spec.cpus)
 
 
 def _memory(spec: MachineSpec) -> tuple[str, ...]:

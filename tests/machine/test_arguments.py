@@ -84,6 +84,12 @@ def test_nodes_share_memory_and_cpus(bench: Bench) -> None:
     ]
 
 
+def test_no_cache_is_shared_across_nodes(bench: Bench) -> None:
+    assert values(bench, "-smp") == ["2"]
+    spread = replace(bench, machine=MachineSpec(cpus=4, numa_nodes=2))
+    assert values(spread, "-smp") == ["4,sockets=4"]
+
+
 def test_a_node_may_have_no_cpu(bench: Bench) -> None:
     machine = MachineSpec(cpus=1, numa_nodes=2)
     assert values(replace(bench, machine=machine), "-numa")[1] == "node,nodeid=1,memdev=memory1"
