@@ -64,7 +64,7 @@ class Store:
         """
         if entry := self.find(kind, key):
             return entry
-        with _disk_errors(self.root):
+        with disk_errors(self.root):
             (self.root / kind).mkdir(parents=True, exist_ok=True)
             with locked(self.root / kind / f".{key}.lock", deadline):
                 return self.find(kind, key) or self._make(self.root / kind / key, make)
@@ -72,7 +72,7 @@ class Store:
     def workspace(self, kind: str, key: str) -> Path:
         """A directory that persists and may be written to again and again (a build directory)."""
         path = self.root / kind / key
-        with _disk_errors(self.root):
+        with disk_errors(self.root):
             path.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -113,7 +113,8 @@ def _acquire(descriptor: int, path: Path, deadline: Deadline) -> None:
 
 
 @contextmanager
-def _disk_errors(root: Path) -> Iterator[None]:
+def disk_errors(root: Path) -> Iterator[None]:
+    """Turn what a full or read-only disk makes of the block into an InfraError that names the store."""
     try:
         yield
     except OSError as error:

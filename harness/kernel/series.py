@@ -20,7 +20,7 @@ from harness.deadline import Deadline
 from harness.errors import PatchError, UsageError
 from harness.kernel import files, trees
 from harness.kernel.git import ALONE, NOBODY, git
-from harness.store import Store, digest, locked
+from harness.store import Store, digest, disk_errors, locked
 
 APPLY_SECONDS = 900.0
 # git format-patch writes its cover letter there; it has no diff that git am could apply.
@@ -62,7 +62,7 @@ def apply(tree: SourceTree, series: Path | None, store: Store, progress: Progres
     content = digest(tree.digest, *found)
     overlay = _overlay(tree, found, content, store, deadline, progress)
     holder = store.workspace("tree", digest("patched", str(tree.path), str(series.resolve())))
-    with locked(holder / trees.LOCK, deadline):
+    with disk_errors(store.root), locked(holder / trees.LOCK, deadline):
         record = trees.read_record(holder)
         if record is None or record.digest != content:
             trees.forget_record(holder)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from harness.case import Progress, Provider, Source, SourceTree, Update
 from harness.errors import InfraError, UsageError
 from harness.kernel import debian, mirror, repository, tarball
-from harness.store import Store, digest
+from harness.store import Store, digest, disk_errors
 
 PROVIDERS: Mapping[Provider, Callable[[Source, Store, Progress], SourceTree]] = {
     Provider.TREE: mirror.checkout,
@@ -30,7 +30,8 @@ def checkout(sources: tuple[Source, ...], store: Store, progress: Progress) -> S
     failures: list[InfraError] = []
     for source in sorted(sources, key=lambda source: source.location != before):
         try:
-            tree = PROVIDERS[source.provider](source, store, progress)
+            with disk_errors(store.root):
+                tree = PROVIDERS[source.provider](source, store, progress)
         except InfraError as error:
             failures.append(error)
             progress(Update("source", error.message))

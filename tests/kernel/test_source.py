@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -124,6 +125,16 @@ def test_a_tree_that_another_run_has_changed_since_is_noticed(linux: Path, check
     checkout()
     with pytest.raises(InfraError, match="another run"), trees.still(tree, Deadline.after(5, "a test")):
         pass
+
+
+def test_a_full_disk_is_an_error_of_the_machine(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(origin: str, place: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", place)
+
+    monkeypatch.setattr("harness.kernel.files.replace", full)
+    with pytest.raises(InfraError, match="No space left") as caught:
+        checkout()
+    assert "LUH_STORE" in caught.value.hint
 
 
 # ---- a git repository ----
