@@ -52,9 +52,10 @@ def clone(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tools(tmp_path: Path) -> Path:
-    """A directory that comes first on PATH, with the stand-in for uv."""
+    """A directory that comes first on PATH: this Python, without a version manager, and the stand-in for uv."""
     directory = tmp_path / "tools"
     directory.mkdir()
+    (directory / "python3").symlink_to(Path("/proc/self/exe").readlink())
     program(directory / "uv", UV)
     return directory
 
@@ -126,10 +127,11 @@ def test_a_change_that_is_no_dependency_makes_none(clone: Path, tools: Path) -> 
     assert made(tools) == 1
 
 
-@pytest.mark.parametrize("broken", ["bin/python", "luh-stamp", "luh-requirements"])
-def test_a_broken_environment_is_mended(clone: Path, tools: Path, broken: str) -> None:
+@pytest.mark.parametrize("lost", [("bin/python",), ("luh-stamp", "luh-requirements")])
+def test_a_broken_or_interrupted_environment_is_mended(clone: Path, tools: Path, lost: tuple[str]) -> None:
     luh(clone / "luh", env=with_path(tools))
-    (clone / ".venv" / broken).unlink()
+    for name in lost:
+        (clone / ".venv" / name).unlink()
     done = luh(clone / "luh", "x", env=with_path(tools))
     assert json.loads(done.output.splitlines()[-1])[0] == ["x"]
 
@@ -160,6 +162,7 @@ def test_the_status_of_the_command_line_is_the_launchers(clone: Path, tools: Pat
 
 
 def test_without_a_python_that_is_new_enough_it_says_what_is_needed(clone: Path, tools: Path) -> None:
+    (tools / "python3").unlink()
     for name in ("python3", "python3.11", "python3.12", "python3.13", "python3.14"):
         program(tools / name, "#!/bin/sh\nexit 1\n")
     done = luh(clone / "luh", env=with_path(tools))
@@ -167,6 +170,7 @@ def test_without_a_python_that_is_new_enough_it_says_what_is_needed(clone: Path,
     assert "Python 3.11 or newer is needed" in done.output
 
 
+@pytest.mark.long
 def test_without_uv_the_real_pip_is_asked(clone: Path) -> None:
     depend(clone, '"no-such-package"')
     offline = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}
