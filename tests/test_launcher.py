@@ -52,7 +52,7 @@ def clone(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tools(tmp_path: Path) -> Path:
-    """A directory that comes first on PATH: this Python, without a version manager, and the stand-in for uv."""
+    """A directory that comes first on PATH: this very Python, and the stand-in for uv."""
     directory = tmp_path / "tools"
     directory.mkdir()
     (directory / "python3").symlink_to(Path("/proc/self/exe").readlink())
