@@ -136,7 +136,7 @@ def test_several_memories_of_a_vm(host: Session, seed: int) -> None:
 def test_several_vms(host: Session, seed: int, names: tuple[str, str]) -> None:
     """VMs that go together, in one session or in one each, come back each with its own memory."""
     guests = [make_guest(host, 2 * MiB) for _ in names]
-    sessions = {name: host.liveupdate.create_session(name) for name in names}
+    sessions = {name: host.liveupdate.create_session(name) for name in dict.fromkeys(names)}
     for number, (guest, name) in enumerate(zip(guests, names, strict=True)):
         guest.vcpu.fill(guest.memory, seed=seed + number)
         sessions[name].preserve(guest.memory, token=10 + number)
@@ -144,7 +144,7 @@ def test_several_vms(host: Session, seed: int, names: tuple[str, str]) -> None:
 
     host = host.live_update()
 
-    sessions = {name: host.liveupdate.retrieve_session(name) for name in reversed(names)}
+    sessions = {name: host.liveupdate.retrieve_session(name) for name in dict.fromkeys(names)}
     for number, name in enumerate(names):
         memory = sessions[name].retrieve_guest_memfd(10 + number)
         guest = start_guest(sessions[name].retrieve_vm(20 + number), memory)

@@ -15,7 +15,7 @@ import pytest
 from harness.case import MiB
 from harness.guest.errors import raises_errno
 from harness.guest.session import Session
-from selftests.vms import MEMORY, NAME, PAGE, SIZE, VM, make_guest, preserve, retrieve, start_guest
+from selftests.vms import MEMORY, NAME, PAGE, VM, make_guest, preserve, retrieve, start_guest
 
 pytestmark = pytest.mark.needs("preserve_vm", "preserve_guest_memfd")
 
@@ -58,13 +58,12 @@ def test_token_gives_the_same_file_again(host: Session, seed: int) -> None:
     memories[0].fill(seed=seed + 1, length=1 * MiB)
     memories[1].verify(seed=seed + 1, length=1 * MiB)
     vms[0].bind(memories[0], gpa=0, slot=0)
-    vms[0].create_vcpu(0)
     with raises_errno(errno.EEXIST):
-        vms[1].create_vcpu(0)
+        vms[1].bind(memories[1], gpa=0, slot=1)  # what the other descriptor has bound is in the way
     vms[0].close()
     memories[0].close()
-    vms[1].bind(memories[1], gpa=SIZE, slot=1)
-    vms[1].create_vcpu(1).verify(memories[1], seed=seed + 1, length=1 * MiB)
+    vms[1].unbind(0)
+    start_guest(vms[1], memories[1]).vcpu.verify(memories[1], seed=seed + 1, length=1 * MiB)
     session.finish()
 
 
