@@ -20,6 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from harness.case import (
+    Accelerator,
     Case,
     KernelDefinition,
     MachineSpec,
@@ -114,7 +115,7 @@ def _case(options: argparse.Namespace) -> Case:
         kernel=kernel,
         next_kernel=_load(options.next_kernel) if options.next_kernel else kernel,
         recipe=DEFAULT_RECIPE,
-        machine=MachineSpec(memory=options.memory, cpus=options.cpus, accelerator=options.accel),
+        machine=MachineSpec(memory=options.memory, cpus=options.cpus, accelerator=Accelerator(options.accel)),
         scenarios=resolve(options.scenarios, Layout.here().scenarios),
         seed=options.seed,
     )

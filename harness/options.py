@@ -84,7 +84,7 @@ def _add_run(commands: Commands) -> None:
     _add_kernel_options(parser)
     parser.add_argument("--next-kernel", metavar="NAME", help="the kernel to update to (default: the same)")
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--accel", default=Accelerator.AUTO, type=Accelerator, choices=list(Accelerator))
+    machine.add_argument("--accel", default="auto", choices=[str(one) for one in Accelerator], help="(auto)")
     machine.add_argument("--memory", type=_memory, default=MachineSpec().memory, help="of the host (1G)")
     machine.add_argument("--cpus", type=_positive, default=MachineSpec().cpus, help="of the host (2)")
     parser.add_argument("--seed", type=int, default=1, help="of every pattern and random choice (1)")

@@ -147,7 +147,7 @@ def pytest_make_collect_report(
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     report = yield
     if report.failed:
-        collector.config.stash[RUN].emit(Uncollected(report.nodeid, report.longreprtext))
+        collector.config.stash[RUN].emit(Uncollected(_file(collector), report.longreprtext))
     return report
 
 
@@ -156,12 +156,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         unknown = [name for name in _marked(item, "rules") if name not in config.stash[RUN].known_rules]
         if unknown:
             raise pytest.UsageError(f"{item.nodeid}: the contract has no rule {', '.join(unknown)}")
-    config.stash[RUN].emit(Collected(tuple(item.nodeid for item in items)))
+    config.stash[RUN].emit(Collected(tuple(map(_name, items))))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    trial = Trial(item.nodeid, item.config.stash[RUN].emit, _marked(item, "rules"))
+    trial = Trial(_name(item), item.config.stash[RUN].emit, _marked(item, "rules"))
     trial.journal = Journal(trial.on_entry)
     item.stash[TRIAL] = trial
     trial.step("")
@@ -189,7 +189,7 @@ def bench(request: pytest.FixtureRequest) -> Bench:
     shared = request.config.stash[RUN].bench
     if shared is None:
         raise pytest.UsageError("a scenario needs a machine: start it with `luh run`")
-    directory = shared.directory / traces(request.node.nodeid)
+    directory = shared.directory / traces(_name(request.node))
     return replace(shared, machine=_machine(request.node, shared.machine), directory=directory)
 
 
@@ -235,6 +235,15 @@ def _still_answers(session: Session) -> None:
     last = session.latest
     if last.call("host.hello")["boot_id"] != last.identity.boot_id:
         raise CrashError("the host booted again at the end of the scenario, which nobody asked for")
+
+
+def _file(collector: pytest.Collector) -> str:
+    return collector.path.name if isinstance(collector, pytest.File) else collector.nodeid
+
+
+def _name(item: pytest.Item) -> str:
+    """FILE::FUNCTION[PARAMETER]; pytest's node id lacks the file's name outside of its root directory."""
+    return f"{item.path.name}::{item.nodeid.partition('::')[2]}"
 
 
 def _machine(node: pytest.Item, spec: MachineSpec) -> MachineSpec:
