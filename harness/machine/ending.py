@@ -14,6 +14,7 @@ from harness.errors import CrashError, HarnessError, InfraError
 from harness.machine.qmp import Event
 
 PANIC = "Kernel panic - not syncing: "
+PANIC_END = "---[ end Kernel panic"
 RESTART = re.compile(r"reboot: Restarting system|reboot: machine restart")
 
 TAIL_LINES = 20
@@ -31,7 +32,7 @@ def explain(events: Sequence[Event], status: int | None, console: Sequence[str],
     """
     shutdown = next((event.reason for event in events if event.name == "SHUTDOWN"), "")
     stuck = next((event.reason for event in events if event.name == "STUCK"), "")
-    panicked = [number for number, line in enumerate(console) if PANIC in line]
+    panicked = [number for number, line in enumerate(console) if PANIC in line and PANIC_END not in line]
     tail = "\n".join(console[-TAIL_LINES:])
     if panicked:
         first = min(panicked[-1], max(0, len(console) - TAIL_LINES))
