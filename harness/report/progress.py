@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
 from rich.spinner import Spinner
@@ -18,6 +19,8 @@ from harness.report.words import MARKS, STYLES, duration
 
 LABEL_WIDTH = 8
 BAR_WIDTH = 24
+# Where there is no room for so much of it, what happens is not shown at all.
+LEAST_TEXT = 12
 BAR_FROM_COLUMNS = 90
 PLAIN_INTERVAL_SECONDS = 30.0
 REFRESH_PER_SECOND = 8
@@ -88,14 +91,16 @@ def _row(mark: Text, line: _Line, width: int, *, bar: bool) -> Text:
     update = line.update
     right = Text(style="dim")
     if bar and update.done is not None:
-        right.append_text(_bar(update.done) if width >= BAR_FROM_COLUMNS else Text())
+        right.append_text(Text("  ") + _bar(update.done) if width >= BAR_FROM_COLUMNS else Text())
         right.append(f" {update.done:4.0%}")
         right.append(f"  {duration(update.left)} left" if update.left is not None else "")
-    right.append(f"{duration(line.seconds):>10}")
+    right.append(f"  {duration(line.seconds):>6}")
     left = Text(" ") + mark + Text(" ") + Text(f"{update.phase:{LABEL_WIDTH}}", "bold" if bar else "")
-    left.append(f"  {update.text}" if update.text else "", "" if bar else "dim")
-    left.truncate(max(8, width - right.cell_len - 2), overflow="ellipsis", pad=True)
-    return left + Text(" ") + right
+    room = width - right.cell_len - 1
+    if room - left.cell_len >= LEAST_TEXT or left.cell_len + 2 + cell_len(update.text) <= room:
+        left.append(f"  {update.text}", "" if bar else "dim")
+    left.truncate(max(LABEL_WIDTH, room), overflow="ellipsis", pad=True)
+    return left + right
 
 
 def _bar(done: float) -> Text:
