@@ -40,7 +40,19 @@ Without an option it takes lines of the form `OPERATION [JSON ARGUMENTS]` from s
 Operations: %s
 """
 
-MODULES = ("files", "host", "kexec", "kvm", "liveupdate", "memory", "probe", "vcpu")
+MODULES = (
+    "files",
+    "host",
+    "kexec",
+    "kvm",
+    "liveupdate",
+    "memory",
+    "placement",
+    "probe",
+    "process",
+    "race",
+    "vcpu",
+)
 RETRY_SECONDS = 0.05
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 PROT_READ, PROT_WRITE = 1, 2
 MAP_SHARED, MAP_ANONYMOUS, MAP_NORESERVE = 0x01, 0x20, 0x4000
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 0x01, 0x02
+AF_UNIX, SOCK_STREAM = 1, 1
 
 
 class Mapping:
@@ -50,6 +51,8 @@ class File:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        # KVM opens guest_memfds without O_CLOEXEC; no other process may hold on to what is the agent's.
+        os.set_inheritable(fd, False)
         self._mapping: Mapping | None = None
 
     @property
@@ -83,6 +86,25 @@ def pipe() -> list[File]:
     return [File(fd) for fd in os.pipe()]
 
 
+def socketpair() -> list[File]:
+    """Two connected stream sockets; without the socket module, which is large."""
+    from .libc import buffer, syscall
+
+    pair = buffer(bytes(8))
+    syscall("socketpair", AF_UNIX, SOCK_STREAM, 0, pair)
+    return [File(int.from_bytes(pair.raw[at : at + 4], "little")) for at in (0, 4)]
+
+
+def epoll() -> File:
+    from .libc import syscall
+
+    return File(syscall("epoll_create1", 0))
+
+
+def eventfd() -> File:
+    return File(os.eventfd(0))
+
+
 def close(file: File, unmap: bool = True) -> None:
     """Close the descriptor; with unmap=False its mapping stays and can be used on."""
     if unmap:
@@ -92,6 +114,38 @@ def close(file: File, unmap: bool = True) -> None:
 
 def dup(file: File) -> File:
     return File(os.dup(file.fd))
+
+
+def number(file: File) -> int:
+    """The descriptor itself, for another process that takes it over (process.py)."""
+    return file.fd
+
+
+def unlink(path: str) -> None:
+    os.unlink(path)
+
+
+def mkdir(path: str) -> None:
+    os.mkdir(path)
+
+
+def rmdir(path: str) -> None:
+    os.rmdir(path)
+
+
+def text(path: str) -> str:
+    """All of a text file, such as those of /proc."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
+def put_text(path: str, text: str) -> None:
+    """One write(2) of the text to a file that is there, such as those of /sys."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
 
 
 def size(file: File) -> int:
@@ -149,6 +203,15 @@ OPERATIONS: dict[str, Callable[..., object]] = {
     "open": open_path,
     "memfd_create": memfd_create,
     "pipe": pipe,
+    "socketpair": socketpair,
+    "epoll": epoll,
+    "eventfd": eventfd,
+    "number": number,
+    "unlink": unlink,
+    "mkdir": mkdir,
+    "rmdir": rmdir,
+    "text": text,
+    "put_text": put_text,
     "close": close,
     "dup": dup,
     "size": size,

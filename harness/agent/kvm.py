@@ -36,6 +36,7 @@ SET_REGS = _request(0x82, _WRITE, 144)
 GET_SREGS = _request(0x83, _READ, 312)
 SET_SREGS = _request(0x84, _WRITE, 312)
 SET_CPUID2 = _request(0x90, _WRITE, 8)
+ENABLE_CAP = _request(0xA3, _WRITE, 104)
 GET_STATS_FD = _request(0xCE)
 SET_MEMORY_ATTRIBUTES = _request(0xD2, _WRITE, 32)
 CREATE_GUEST_MEMFD = _request(0xD4, _READ | _WRITE, 64)
@@ -106,6 +107,11 @@ def set_memory_attributes(vm: Vm, gpa: int, size: int, attributes: int) -> None:
     fcntl.ioctl(vm.fd, SET_MEMORY_ATTRIBUTES, struct.pack("=QQQQ", gpa, size, attributes, 0))
 
 
+def enable_cap(file: File, capability: int, argument: int = 0) -> None:
+    """KVM_ENABLE_CAP, of a VM or a vCPU, with its first argument."""
+    fcntl.ioctl(file.fd, ENABLE_CAP, struct.pack("=IIQ88x", capability, 0, argument))
+
+
 def stats(file: File) -> File:
     """The statistics file of a VM or a vCPU."""
     return File(fcntl.ioctl(file.fd, GET_STATS_FD))
@@ -138,5 +144,6 @@ OPERATIONS: dict[str, Callable[..., object]] = {
     "create_guest_memfd": create_guest_memfd,
     "set_memory": set_memory,
     "set_memory_attributes": set_memory_attributes,
+    "enable_cap": enable_cap,
     "stats": stats,
 }

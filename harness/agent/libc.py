@@ -13,10 +13,17 @@ NUMBERS = {
     "mmap": 9,
     "munmap": 11,
     "mincore": 27,
+    "madvise": 28,
+    "socketpair": 53,
     "mount": 165,
     "reboot": 169,
+    "delete_module": 176,
+    "mbind": 237,
+    "get_mempolicy": 239,
     "fallocate": 285,
+    "epoll_create1": 291,
     "kexec_file_load": 320,
+    "pidfd_getfd": 438,
     "cachestat": 451,
 }
 

@@ -41,6 +41,13 @@ def close_device() -> None:
         _device = None
 
 
+def device() -> File:
+    """Another descriptor of the open device."""
+    open_device()
+    assert _device is not None
+    return File(os.dup(_device.fd))
+
+
 def create_session(name: str) -> File:
     return _session(CREATE_SESSION, name)
 
@@ -81,6 +88,7 @@ def _session(request: int, name: str) -> File:
 OPERATIONS: dict[str, Callable[..., object]] = {
     "open_device": open_device,
     "close_device": close_device,
+    "device": device,
     "create_session": create_session,
     "retrieve_session": retrieve_session,
     "preserve": preserve,

@@ -114,6 +114,12 @@ def allocated(memory: File, offset: int, length: int) -> list[list[int]]:
     return runs
 
 
+def words(memory: File, offset: int, count: int, step: int = PAGE) -> list[int]:
+    """The 64-bit words at every `step` bytes."""
+    places = range(offset, offset + count * step, step)
+    return [int.from_bytes(_copy_out(memory.mapping, at, 8), "little") for at in places]
+
+
 def release() -> None:
     """Give the bounce buffer back, until it is needed again."""
     global _bounce
@@ -238,4 +244,5 @@ OPERATIONS: dict[str, Callable[..., object]] = {
     "flip": flip,
     "drop_page": drop_page,
     "allocated": allocated,
+    "words": words,
 }

@@ -108,7 +108,7 @@ def wait(vcpu: Vcpu, seconds: float) -> dict[str, object]:
     """Wait until the vCPU exits, or stop it after so many seconds; returns how it ended.
 
     reason: the exit's name, or "stopped". errno: of KVM_RUN, 0 if it returned none. registers: by name.
-    memory_fault: gpa, size and flags, for that exit; io, mmio and internal_error likewise.
+    memory_fault: gpa, size and flags, for that exit; io, hypercall, mmio and internal_error likewise.
     """
     if vcpu.thread and not vcpu.done.acquire(timeout=seconds):
         return stop(vcpu)
@@ -185,6 +185,9 @@ def _describe(vcpu: Vcpu) -> dict[str, object]:
         direction, size, port, _, at = struct.unpack_from("=BBHIQ", area, 32)
         value = int.from_bytes(area[at : at + size], "little") if direction else 0
         report[reason] = {"out": bool(direction), "port": port, "value": value}
+    elif reason == "hypercall":
+        number, *arguments = struct.unpack_from("=7Q", area, 32)
+        report[reason] = {"number": number, "arguments": arguments}
     elif reason == "mmio":
         gpa, _, size, is_write = struct.unpack_from("=QQIB", area, 32)
         report[reason] = {"gpa": gpa, "size": size, "write": bool(is_write)}

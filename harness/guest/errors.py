@@ -44,6 +44,10 @@ class UnexpectedResult(KernelError):
     """The kernel did something else than it had to."""
 
 
+class ProcessEnded(KernelError):
+    """Another agent of the host is gone. Where a scenario kills it, that is what has to be."""
+
+
 class SessionUsedUp(UsageError):
     """A session, or an object of it, was used after the kexec that ended it."""
 

@@ -77,6 +77,17 @@ class Kexec:
     def loaded(self) -> bool:
         return bool(self.session.call("kexec.loaded"))
 
+    def restart(self) -> Session:
+        """An ordinary reboot, through the firmware; the machine has to be one that survives a reset."""
+        deadline = self.session.deadline(UPDATE_SECONDS, "ordinary reboot")
+        reply = self.session.converse("kexec.reboot", {"command": "restart"}, deadline)
+        if "error" in reply:
+            raise error_of("kexec.reboot", reply["error"])
+        hello = reply.get("hello")
+        if not isinstance(hello, dict):
+            raise self.session.fail(CrashError("reboot returned without an error, and the kernel stayed"))
+        return self.session.succeed(_identity(hello))
+
     def reboot(self, *, deadline: Deadline | None = None) -> Session:
         """reboot(KEXEC). Raises RemoteError where the kernel refuses; the session goes on then."""
         deadline = deadline or self.session.deadline(UPDATE_SECONDS, "reboot into the loaded kernel")
@@ -85,15 +96,19 @@ class Kexec:
 
 def _following(session: Session, reply: dict[str, object]) -> Session:
     """The next session, whose boot id and whose count of kexecs have to be others."""
-    from harness.guest.session import Identity
-
     hello = reply.get("hello")
     if not isinstance(hello, dict):
         raise session.fail(CrashError("reboot(KEXEC) returned without an error, and the kernel stayed"))
-    after = Identity.of(hello)
+    after = _identity(hello)
     if problem := _same_kernel(session.identity, after):
         raise session.fail(CrashError(problem))
     return session.succeed(after)
+
+
+def _identity(hello: dict[str, object]) -> Identity:
+    from harness.guest.session import Identity
+
+    return Identity.of(hello)
 
 
 def _same_kernel(before: Identity, after: Identity) -> str:

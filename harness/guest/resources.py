@@ -7,6 +7,7 @@ refuses is a RemoteError with its errno.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
@@ -27,6 +28,8 @@ BYTES_PER_SECOND = 64 * MiB
 RANGE_SECONDS = 10.0
 # What a call may take beyond the time that its vCPU is given.
 STOP_SECONDS = 5.0
+# A restored page comes with its first touch, or within about a second.
+SETTLE_SECONDS, SETTLE_STEP = 10.0, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,45 @@ class Memory(File):
         """The runs of pages that are there, as (first page, number of pages); allocates nothing."""
         return [(first, count) for first, count in self._range("memory.allocated", offset, length)]
 
+    def settled(
+        self, expected: Sequence[tuple[int, int]], *, offset: int = 0, length: int | None = None
+    ) -> None:
+        """Wait until the pages that are there are these runs; raises UnexpectedResult where they never are.
+
+        For a restored guest_memfd, whose pages may come into the page cache some time after the retrieve:
+        whatever counts pages (`allocated`, memory.stat) has to wait for that.
+        """
+        deadline = self.session.deadline(SETTLE_SECONDS, "the restored pages")
+        while (found := self.allocated(offset=offset, length=length)) != list(expected):
+            if not deadline.remaining:
+                raise UnexpectedResult(f"the pages that are there are {found}, not {list(expected)}")
+            time.sleep(SETTLE_STEP)
+
+    def words(self, offset: int, count: int, *, step: int = PAGE) -> list[int]:
+        """The 64-bit words at every `step` bytes."""
+        found: list[int] = self.session.call(
+            "memory.words", memory=self, offset=offset, count=count, step=step
+        )
+        return found
+
+    # ---- NUMA, and pages that break (agent/placement.py) -----------------------------------
+
+    def mbind(self, policy: str, *, nodes: int = 0, offset: int = 0, length: int | None = None) -> None:
+        """mbind(2): "bind", "preferred", "interleave", "default"; nodes is a mask."""
+        self._range("placement.bind", offset, length, policy=policy, nodes=nodes)
+
+    def policy(self, offset: int = 0) -> str:
+        return str(self.session.call("placement.policy", memory=self, offset=offset))
+
+    def nodes(self, *, offset: int = 0, length: int | None = None) -> list[int]:
+        """The NUMA node of each page of a range; each is touched for that."""
+        found: list[int] = self._range("placement.nodes", offset, length)
+        return found
+
+    def poison(self, offset: int) -> None:
+        """Have the kernel treat a page as broken (MADV_HWPOISON)."""
+        self.session.call("placement.poison", memory=self, offset=offset)
+
     def _range(self, operation: str, offset: int, length: int | None, **arguments: Any) -> Any:
         size = self.size - offset if length is None else length
         deadline = _patience(self.session, operation, size)
@@ -229,6 +271,9 @@ class Vm(File):
 
     def set_memory_attributes(self, gpa: int, size: int, attributes: int) -> None:
         self.session.call("kvm.set_memory_attributes", vm=self, gpa=gpa, size=size, attributes=attributes)
+
+    def enable_cap(self, capability: int, argument: int = 0) -> None:
+        self.session.call("kvm.enable_cap", file=self, capability=capability, argument=argument)
 
     def stats(self) -> File:
         return File(self.session, self._made(self.session.call("kvm.stats", file=self)))
@@ -401,7 +446,13 @@ class LiveUpdateDevice:
         self.session.call("liveupdate.open_device")
 
     def close(self) -> None:
+        """Give it back, so that another process can open it; sessions stay."""
         self.session.call("liveupdate.close_device")
+
+    @property
+    def device(self) -> File:
+        """Another descriptor of the open device."""
+        return File(self.session, self.session.call("liveupdate.device")["handle"])
 
     def _named(self, operation: str, name: str) -> LiveUpdateSession:
         return LiveUpdateSession(self.session, self.session.call(operation, name=name)["handle"])
@@ -438,6 +489,33 @@ class Files:
         """The end to read from and the end to write to."""
         source, sink = self.session.call("files.pipe")
         return File(self.session, source["handle"]), File(self.session, sink["handle"])
+
+    def socketpair(self) -> tuple[File, File]:
+        one, other = self.session.call("files.socketpair")
+        return File(self.session, one["handle"]), File(self.session, other["handle"])
+
+    def epoll(self) -> File:
+        return File(self.session, self.session.call("files.epoll")["handle"])
+
+    def eventfd(self) -> File:
+        return File(self.session, self.session.call("files.eventfd")["handle"])
+
+    def text(self, path: str) -> str:
+        """All of a text file, such as those of /proc."""
+        return str(self.session.call("files.text", path=path))
+
+    def put_text(self, path: str, text: str) -> None:
+        """Write a text to a file that is there, such as those of /sys, in one write(2)."""
+        self.session.call("files.put_text", path=path, text=text)
+
+    def mkdir(self, path: str) -> None:
+        self.session.call("files.mkdir", path=path)
+
+    def rmdir(self, path: str) -> None:
+        self.session.call("files.rmdir", path=path)
+
+    def unlink(self, path: str) -> None:
+        self.session.call("files.unlink", path=path)
 
     def adopt(self, descriptor: int) -> File:
         """A descriptor that a raw ioctl returned."""

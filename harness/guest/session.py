@@ -12,16 +12,22 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from harness.agent import wire
+from harness.case import MiB
 from harness.deadline import Deadline
 from harness.errors import BootError, CrashError, DeadlineError, HarnessError, InfraError, UsageError
 from harness.guest import kexec, resources
-from harness.guest.errors import SessionUsedUp, error_of
+from harness.guest.errors import SessionUsedUp, UnexpectedResult, error_of
 from harness.guest.journal import Call, Journal, Measurement
 
+if TYPE_CHECKING:
+    from harness.guest.child import Child
+
 CALL_SECONDS = 10.0
+SETTLE_SECONDS, SETTLE_STEP = 5.0, 0.2
+MEMORY_TOLERANCE = 1 * MiB
 
 
 class Transport(Protocol):
@@ -109,6 +115,19 @@ class Channel:
         return self._inbox.popleft()
 
 
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A request that an agent is busy with."""
+
+    session: Session
+    operation: str
+    number: int
+
+    def result(self, seconds: float = CALL_SECONDS) -> Any:
+        """Wait for the reply, at most so many seconds (scaled)."""
+        return self.session.complete(self, self.session.deadline(seconds, self.operation))
+
+
 class Session:
     """One boot of the host under test; what scenarios call `host`.
 
@@ -136,7 +155,7 @@ class Session:
         command_line: str = "",
         time_scale: float = 1.0,
         journal: Journal | None = None,
-    ) -> Session:
+    ) -> Self:
         """Wait for the agent of the first boot. Raises BootError where it does not come."""
         channel = Channel(transport)
         try:
@@ -186,6 +205,24 @@ class Session:
             seconds, errno = time.monotonic() - start, (reply.get("error") or {}).get("errno") or 0
             self.journal.record(Call(operation, start, seconds, reply.get("seconds", 0.0), errno))
         return reply
+
+    def begin(self, operation: str, **arguments: Any) -> Pending:
+        """Send a request and do not wait; nothing else can be asked of this agent before its result."""
+        deadline = self.deadline(CALL_SECONDS, operation)
+        if self._failure:
+            raise self._failure
+        encoded = {name: self._encode(value) for name, value in arguments.items()}
+        return Pending(self, operation, self._channel.request(operation, encoded, deadline))
+
+    def complete(self, pending: Pending, deadline: Deadline) -> Any:
+        """The result of a request that `begin` sent."""
+        try:
+            reply = self._channel.reply(pending.number, deadline)
+        except HarnessError as error:
+            raise self.fail(error) from None
+        if "error" in reply:
+            raise error_of(pending.operation, reply["error"])
+        return _decode(reply["result"])
 
     def fail(self, error: HarnessError) -> HarnessError:
         """Make an error the session's own: whoever uses it from now on gets it. Returns it, to be raised."""
@@ -253,6 +290,12 @@ class Session:
     def files(self) -> resources.Files:
         return resources.Files(self)
 
+    def spawn(self) -> Child:
+        """Start another agent in the host, with descriptors and an mm of its own."""
+        from harness.guest import child
+
+        return child.spawn(self)
+
     def live_update(self, *, deadline: Deadline | None = None) -> Session:
         """Load the next kernel, go there, and return its session; see kexec.py."""
         return kexec.kexec(self, self.command_line, deadline)
@@ -265,6 +308,20 @@ class Session:
         if settle:
             self.call("host.settle")
         return sum(self.call("host.memory").values())
+
+    def memory_returned(self, to: int, tolerance: int = MEMORY_TOLERANCE) -> int:
+        """Wait until that much memory is free again; returns how much is missing, at most the tolerance.
+
+        Some of it is freed by workers and after grace periods, so it is waited for. tolerance: what the
+        kernel keeps for good when it does something for the first time, slabs and page tables. Raises
+        UnexpectedResult where more stays away.
+        """
+        deadline = self.deadline(SETTLE_SECONDS, "the memory to come back")
+        while (missing := to - self.memory_free()) > tolerance:
+            if not deadline.remaining:
+                raise UnexpectedResult(f"{missing} bytes of memory did not come back")
+            time.sleep(SETTLE_STEP)
+        return missing
 
     def probe(self) -> resources.Capabilities:
         """What this kernel can do, found by trying; for the decision to skip a scenario."""
