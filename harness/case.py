@@ -68,7 +68,8 @@ class Accelerator(StrEnum):
 class MachineSpec:
     """The machine that L1 runs on. memory is in bytes; numa_nodes share it evenly.
 
-    kernel_parameters are added to those that every boot gets, in both kernels.
+    kernel_parameters are added to those that every boot gets, in both kernels. resets: an ordinary reboot
+    starts the first kernel again; otherwise it ends the machine, because nobody asked for it.
     """
 
     memory: int = 1 * GiB
@@ -76,6 +77,7 @@ class MachineSpec:
     numa_nodes: int = 1
     accelerator: Accelerator = Accelerator.AUTO
     kernel_parameters: tuple[str, ...] = ()
+    resets: bool = False
 
 
 @dataclass(frozen=True, slots=True)

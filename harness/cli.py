@@ -116,7 +116,7 @@ def _case(options: argparse.Namespace) -> Case:
         next_kernel=_load(options.next_kernel) if options.next_kernel else kernel,
         recipe=DEFAULT_RECIPE,
         machine=MachineSpec(memory=options.memory, cpus=options.cpus, accelerator=Accelerator(options.accel)),
-        scenarios=resolve(options.scenarios, Layout.here().scenarios),
+        scenarios=resolve(options.scenarios, Layout.here().scenarios, everything=options.all),
         seed=options.seed,
     )
 
@@ -203,6 +203,26 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
+def _rules(options: argparse.Namespace) -> int:
+    from harness import rules
+    from harness.report import directory, terminal
+    from harness.report.tables import show
+    from harness.scenarios import catalogue
+    from harness.scenarios import rules as contract
+
+    layout = Layout.here()
+    covered = rules.coverage(
+        contract(layout.contract),
+        catalogue(layout.scenarios),
+        rules.last_outcomes(options.runs or directory.default_root()),
+    )
+    if options.json:
+        print(rules.to_json(covered))
+    else:
+        show(terminal.console(sys.stdout, color=options.color), "Rules of the contract", rules.rows(covered))
+    return 0 if all(rule.scenarios for rule in covered) else STATUS[Outcome.FAIL]
+
+
 def _doctor(options: argparse.Namespace) -> int:
     import json
 
@@ -266,6 +286,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": _run,
     "build": _build,
     "list": _list,
+    "rules": _rules,
     "bench": _bench,
     "doctor": _doctor,
     "test": _test,

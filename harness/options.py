@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_build(commands)
     _add_list(commands)
     _add_bench(commands)
+    _add_rules(commands)
     _add_doctor(commands)
     _add_test(commands)
     return parser
@@ -81,6 +82,7 @@ def _add_run(commands: Commands) -> None:
         help="a subject (basic), a function, FILE::FUNCTION[PARAMETER], a rule of the contract (K3), a file"
         " of your own, or all; `luh list` names them (default: basic)",
     )
+    parser.add_argument("--all", action="store_true", help="also those that take long")
     _add_kernel_options(parser)
     parser.add_argument("--next-kernel", metavar="NAME", help="the kernel to update to (default: the same)")
     machine = parser.add_argument_group("machine")
@@ -121,6 +123,13 @@ def _add_build(commands: Commands) -> None:
 
 def _add_list(commands: Commands) -> None:
     _add_color(_add(commands, "list", "list kernels, scenarios and images"))
+
+
+def _add_rules(commands: Commands) -> None:
+    parser = _add(commands, "rules", "list the contract's rules, who checks them, and what came of it last")
+    parser.add_argument("--runs", type=Path, metavar="DIR", help="where run directories are")
+    parser.add_argument("--json", action="store_true", help="print them as JSON")
+    _add_color(parser)
 
 
 def _add_bench(commands: Commands) -> None:

@@ -4,7 +4,8 @@
 Fixtures: `host`, a booted host under test (guest/session.py); `bench`; `seed`.
 Markers:  rules("P1", "K3")            the contract's rules that the scenario checks
           needs("preserve_vm", ...)    what the kernel must be able to do; else SKIP, decided by trying
-          machine(memory=..., cpus=..., numa_nodes=..., kernel_parameters=(...,))
+          machine(memory=..., cpus=..., numa_nodes=..., kernel_parameters=(...,), resets=...)
+          lane("long")                 takes many seconds: left out unless named, or with --all
 
 A scenario passes when its body and its host's shutdown raised nothing, the last of its kernels still
 answered, and neither kernel reported anything against itself on the console (rule H1).
@@ -42,7 +43,8 @@ LAST_CALLS = 5
 MARKERS = (
     "rules(*ids): the contract's rules that this scenario checks",
     "needs(*capabilities): skip where the kernel cannot do this, found out by trying",
-    "machine(memory, cpus, numa_nodes, kernel_parameters): the machine that this scenario wants",
+    'lane(name): "long" for what takes many seconds; `luh run --all` runs it too',
+    "machine(memory, cpus, numa_nodes, kernel_parameters, resets): the machine that this scenario wants",
 )
 
 

@@ -21,12 +21,13 @@ DEFAULT = ("basic",)
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One test function. rules: the ids of the contract that it checks."""
+    """One test function. rules: the ids of the contract that it checks. lane: "long", or "" for every run."""
 
     file: Path
     function: str
     summary: str
     rules: tuple[str, ...]
+    lane: str = ""
 
     @property
     def name(self) -> str:
@@ -42,15 +43,16 @@ def catalogue(folder: Path) -> tuple[Scenario, ...]:
     return tuple(found for file in sorted(folder.glob("test_*.py")) for found in _scenarios(file))
 
 
-def resolve(words: Iterable[str], folder: Path) -> tuple[str, ...]:
+def resolve(words: Iterable[str], folder: Path, *, everything: bool = False) -> tuple[str, ...]:
     """What pytest is to be called with for the user's words.
 
     A word is "all", a subject ("basic" for test_basic.py), a function's name, either with a parameter in
-    brackets, pytest's FILE::FUNCTION, a rule's id, or the path of a file of the user's own.
+    brackets, pytest's FILE::FUNCTION, a rule's id, or the path of a file of the user's own. Scenarios of the
+    long lane are left out of "all", subjects and rules, unless with `everything`; their own names mean them.
     Raises UsageError with the nearest names for a word that means nothing.
     """
     known = catalogue(folder)
-    chosen = (node for word in (tuple(words) or DEFAULT) for node in _resolve(word, known))
+    chosen = (node for word in (tuple(words) or DEFAULT) for node in _resolve(word, known, everything))
     return tuple(dict.fromkeys(chosen))
 
 
@@ -61,24 +63,30 @@ def rules(contract: Path) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, _, text in pairs}
 
 
-def _resolve(word: str, known: tuple[Scenario, ...]) -> list[str]:
-    if word in EVERYTHING:
-        return list(dict.fromkeys(str(scenario.file) for scenario in known))
+def _resolve(word: str, known: tuple[Scenario, ...], everything: bool) -> list[str]:
     path, _, inside = word.partition("::")
     if "/" in path and path.endswith(".py") and Path(path).is_file():
         return [f"{Path(path).resolve()}{'::' * bool(inside)}{inside}"]
     plain, bracket, parameter = word.partition("[")
-    found = [node for scenario in known for node in _nodes(scenario, plain, bracket + parameter)]
-    if not found:
+    if found := [_node(one) + bracket + parameter for one in known if plain in (one.function, one.name)]:
+        return found
+    meant = [one for one in known if word in EVERYTHING or _is_of(one, word)]
+    if not meant:
         raise UsageError(f"there is no scenario {word!r}", hint=_hint(plain, known))
-    return list(dict.fromkeys(found))
+    left = [one for one in meant if everything or not one.lane]
+    if not left:
+        raise UsageError(f"all scenarios of {word!r} take long", hint="add --all, or name one of them")
+    by_rule = word.upper() in meant[0].rules
+    partial = {one.file for one in set(meant) - set(left)}
+    return [_node(one) if by_rule or one.file in partial else str(one.file) for one in left]
 
 
-def _nodes(scenario: Scenario, plain: str, parameter: str) -> Iterator[str]:
-    if plain in (scenario.file.name, scenario.subject) and not parameter:
-        yield str(scenario.file)
-    elif plain in (scenario.function, scenario.name) or plain.upper() in scenario.rules:
-        yield f"{scenario.file}::{scenario.function}{parameter}"
+def _node(scenario: Scenario) -> str:
+    return f"{scenario.file}::{scenario.function}"
+
+
+def _is_of(scenario: Scenario, word: str) -> bool:
+    return word in (scenario.file.name, scenario.subject) or word.upper() in scenario.rules
 
 
 def _hint(word: str, known: tuple[Scenario, ...]) -> str:
@@ -97,15 +105,17 @@ def _scenarios(file: Path) -> Iterator[Scenario]:
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
             summary = (ast.get_docstring(node) or "").partition("\n")[0]
-            yield Scenario(file, node.name, summary, _rules(node))
+            lane = "".join(_marked(node, "lane"))
+            yield Scenario(file, node.name, summary, _marked(node, "rules"), lane)
 
 
-def _rules(function: ast.FunctionDef) -> tuple[str, ...]:
+def _marked(function: ast.FunctionDef, marker: str) -> tuple[str, ...]:
+    """The words that a decorator `@pytest.mark.MARKER(...)` has."""
     calls = (item for item in function.decorator_list if isinstance(item, ast.Call))
     return tuple(
         argument.value
         for call in calls
-        if isinstance(call.func, ast.Attribute) and call.func.attr == "rules"
+        if isinstance(call.func, ast.Attribute) and call.func.attr == marker
         for argument in call.args
         if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
     )

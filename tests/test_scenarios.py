@@ -50,6 +50,22 @@ def test_words(folder: Path, words: list[str], meant: list[str]) -> None:
     assert resolve(words, folder) == tuple(f"{folder}/{node}" for node in meant)
 
 
+def test_long_ones_are_left_out_unless_meant(folder: Path) -> None:
+    (folder / "test_kexec.py").write_text(
+        "def test_refused(host): ...\n"
+        '@pytest.mark.lane("long")\n@pytest.mark.rules("K3")\ndef test_ten(host): ...\n'
+    )
+    (folder / "test_scale.py").write_text('@pytest.mark.lane("long")\ndef test_many(host): ...\n')
+    kexec, refused = f"{folder}/test_kexec.py", f"{folder}/test_kexec.py::test_refused"
+    assert resolve(["kexec"], folder) == (refused,)
+    assert resolve(["all"], folder) == (f"{folder}/test_basic.py", refused)
+    assert resolve(["all"], folder, everything=True)[1:] == (kexec, f"{folder}/test_scale.py")
+    assert resolve(["k3"], folder) == (f"{folder}/test_basic.py::test_memory_survives",)
+    assert resolve(["test_ten"], folder) == (f"{kexec}::test_ten",)
+    with pytest.raises(UsageError, match="take long"):
+        resolve(["scale"], folder)
+
+
 def test_own_file_is_taken_from_anywhere(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,8 +34,9 @@ def command(program: str, bench: Bench, wires: Wires) -> tuple[str, ...]:
     """QEMU's whole command line; program is its path.
 
     A reset ends QEMU (-action reboot=shutdown), so what comes back in the same process came by kexec, which
-    QEMU does not see. A panic is reported by pvpanic and then runs to its end (panic=none), so that the
-    console has all of it; `panic=-1` on the kernel's command line turns that end into a reset.
+    QEMU does not see; unless the machine is one that resets. A panic is reported by pvpanic and then runs to
+    its end (panic=none), so that the console has all of it; `panic=-1` on the kernel's command line turns
+    that end into a reset.
     """
     return (
         program,
@@ -44,7 +45,7 @@ def command(program: str, bench: Bench, wires: Wires) -> tuple[str, ...]:
         *_accelerator(bench.choice),
         *("-smp", _cpus(bench.machine)),
         *_memory(bench.machine),
-        *("-action", "reboot=shutdown,shutdown=poweroff,panic=none,watchdog=none"),
+        *("-action", f"{_reboot(bench.machine)},shutdown=poweroff,panic=none,watchdog=none"),
         *("-kernel", str(bench.kernel.vmlinux), "-append", command_line(bench)),
         *_disk(ROOT_DISK, bench.image.path),
         *_disk(NEXT_KERNEL_DISK, bench.next_kernel.bzimage),
@@ -88,6 +89,10 @@ def _accelerator(choice: AcceleratorChoice) -> tuple[str, ...]:
     if choice.accelerator is Accelerator.KVM:
         return ("-accel", "kvm", "-cpu", "host")
     return ("-accel", "tcg,thread=multi", "-cpu", "max,+svm")
+
+
+def _reboot(spec: MachineSpec) -> str:
+    return "reboot=reset" if spec.resets else "reboot=shutdown"
 
 
 def _cpus(spec: MachineSpec) -> str:
