@@ -41,11 +41,14 @@ Operations: %s
 """
 
 MODULES = (
+    "faults",
     "files",
     "host",
     "kexec",
     "kvm",
+    "leaks",
     "liveupdate",
+    "measure",
     "memory",
     "placement",
     "probe",

@@ -24,6 +24,7 @@ NUMBERS = {
     "epoll_create1": 291,
     "kexec_file_load": 320,
     "pidfd_getfd": 438,
+    "process_madvise": 440,
     "cachestat": 451,
 }
 
