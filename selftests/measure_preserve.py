@@ -182,7 +182,7 @@ def measure_guest(host: Session, shape: Shape, repetition: int) -> tuple[Vm, Gue
         page=shape.last,
     )
     vm, memory = Vm(host, result["vm"]["handle"]), GuestMemfd(host, result["memory"]["handle"])
-    for quantity in ("retrieve_vm", "retrieve", "to_guest"):
+    for quantity in ("retrieve_vm", "retrieve", "bind", "create", "run", "to_guest"):
         record(host, "guest_memfd", quantity, repetition, result[quantity])
     record(host, "guest_memfd", "touch", repetition, populate(host, shape, memory))
     File(host, result["vcpu"]["handle"]).close()
