@@ -122,7 +122,7 @@ def test_shape_and_content_arrive(host: Session, seed: int) -> None:
     session, guest = retrieve(host.live_update())
 
     assert guest.memory.size == SIZE
-    assert guest.memory.allocated() == shape
+    guest.memory.settled(shape)
     for first, count in written:
         guest.memory.verify(seed=seed, offset=first * PAGE, length=count * PAGE)
         guest.vcpu.verify(guest.memory, seed=seed, offset=first * PAGE, length=count * PAGE)

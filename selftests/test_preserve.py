@@ -75,7 +75,7 @@ def test_memory_comes_back_with_or_without_mmap(host: Session, mmap: bool) -> No
     session = host.liveupdate.retrieve_session("vm0")
     memory = session.retrieve_guest_memfd(MEMORY)
     assert memory.size == 4 * MiB
-    assert memory.allocated() == [(256, 512)]
+    memory.settled([(256, 512)])
     if mmap:
         memory.verify_zero()
     else:
