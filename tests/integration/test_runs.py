@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The main job with nothing faked: kernels that live-update, that cannot, and that die."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.case import MiB
+from tests.integration.conftest import Ran, build
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Callable[[str], Path]:
+    """Writes a scenario of a test's own."""
+
+    def write(body: str) -> Path:
+        path = tmp_path / "test_own.py"
+        path.write_text(f"import pytest\nfrom harness.errors import *\n{body}")
+        return path
+
+    return write
+
+
+def test_memory_survives_in_every_order(luh_run: Callable[..., Ran]) -> None:
+    """`luh run` as a first-time user types it."""
+    ran = luh_run()
+    assert ran.status == 0, ran.output
+    assert ran.result["outcome"] == "PASS"
+    assert ran.result["totals"]["failed"] == ran.result["totals"]["skipped"] == 0
+    survived = [one for name, one in ran.scenarios.items() if name.startswith("test_memory_survives")]
+    assert len(survived) == 4
+    for one in survived:
+        (update,) = one["live_updates"]
+        assert update["from_boot_id"] != update["to_boot_id"]
+        assert update["kexec_count"] == 1
+        # The guest checked what it wrote, the host all of it.
+        assert one["bytes_verified"] == 5 * MiB + 16 * MiB
+        console = (ran.directory / one["traces"] / "console.log").read_text()
+        assert console.count("Linux version 7.3") == 2
+    assert len([name for name in ran.scenarios if name.startswith("test_checker_sees_damage")]) == 3
+    assert "CONFIG_LIVEUPDATE_GUEST_MEMFD=y" in (ran.directory / "kernel.config").read_text()
+
+
+def test_kernel_without_the_series_is_skipped_with_the_reason(luh_run: Callable[..., Ran]) -> None:
+    build("--series", "none")
+    ran = luh_run("test_memory_survives", "--series", "none")
+    assert ran.status == 1
+    assert ran.result["outcome"] == "SKIP"
+    assert "preserve_vm" in ran.result["reason"]
+    assert {one["outcome"] for one in ran.result["scenarios"]} == {"SKIP"}
+    assert "Traceback" not in ran.output
+
+
+def test_kernel_that_panics_at_boot_shows_its_last_words(
+    luh_run: Callable[..., Ran], scenario: Callable[[str], Path]
+) -> None:
+    mark = '@pytest.mark.machine(kernel_parameters=("init=/nowhere",))'
+    ran = luh_run(scenario(f"{mark}\ndef test_it(host):\n    pass\n"))
+    assert ran.status == 1
+    assert ran.result["outcome"] == "FAIL"
+    assert "Requested init /nowhere failed" in ran.result["reason"]
+    assert "Kernel panic - not syncing" in ran.output
+    # Known by the panic, not by a deadline.
+    assert ran.result["scenarios"][0]["seconds"] < 20
+
+
+def test_host_that_reboots_by_itself_is_a_fail(
+    luh_run: Callable[..., Ran], scenario: Callable[[str], Path]
+) -> None:
+    ran = luh_run(scenario("def test_it(host):\n    host.call('kexec.reboot', command='restart')\n"))
+    assert ran.status == 1
+    assert ran.result["reason"] == "the guest rebooted"
+
+
+def test_qemu_that_is_killed_is_never_blamed_on_the_kernel(
+    luh_run: Callable[..., Ran], scenario: Callable[[str], Path]
+) -> None:
+    body = """
+import os, signal
+from harness import plugin
+def test_it(host, request):
+    os.kill(request.node.stash[plugin.TRIAL].machine.pid, signal.SIGKILL)
+    host.memory_free()
+"""
+    ran = luh_run(scenario(body))
+    assert ran.status == 3
+    assert ran.result["outcome"] == "BROKEN"
+    assert "QEMU ended by itself: killed by SIGKILL" in ran.result["reason"]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interruption_leaves_nothing_behind(
+    interrupted: Callable[..., int], tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    assert interrupted(number, "Linux version", "test_memory_survives") == status
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            text = entry.read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        assert str(tmp_path) not in text
