@@ -38,6 +38,8 @@ TITLES = {
     "build": "cold configuration and build, no compiler cache",
 }
 NAMES = tuple(TITLES)
+# Measured by itself, and otherwise: costs.py.
+COSTS = "preserve"
 R = TypeVar("R")
 
 
@@ -63,9 +65,11 @@ class Measured:
 
 def chosen(names: tuple[str, ...]) -> tuple[str, ...]:
     """The names of what is to be measured, all if none; raises UsageError for one that is unknown."""
+    if COSTS in names:
+        raise UsageError(f"{COSTS!r} is measured by itself", hint=f"`luh bench {COSTS}`")
     for name in names:
         if name not in TITLES:
-            near = difflib.get_close_matches(name, NAMES, cutoff=0.4) or NAMES
+            near = difflib.get_close_matches(name, (*NAMES, COSTS), cutoff=0.4) or (*NAMES, COSTS)
             raise UsageError(f"there is no benchmark {name!r}", hint=f"did you mean {' or '.join(near)}?")
     return names or NAMES
 

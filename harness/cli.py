@@ -253,6 +253,8 @@ def _bench(options: argparse.Namespace) -> int:
     from harness.report.tables import show
     from harness.report.words import duration
 
+    if options.names == [bench.COSTS]:
+        return _bench_costs(options)
     names = bench.chosen(tuple(options.names))
     with _progress(terminal.console(sys.stderr, color=options.color)) as progress:
         measured = bench.measure(names, options.count, progress)
@@ -269,6 +271,32 @@ def _bench(options: argparse.Namespace) -> int:
     ]
     heads = ("", "median", "least", "most")
     show(terminal.console(sys.stdout, color=options.color), measured.machine, [heads, *rows])
+    return 0
+
+
+def _bench_costs(options: argparse.Namespace) -> int:
+    import json
+
+    from harness import attempt, costs
+    from harness.exchange import encode
+    from harness.report import costs as report
+    from harness.report import directory, terminal
+
+    layout = Layout.here()
+    with _progress(terminal.console(sys.stderr, color=options.color)) as progress:
+        measured = costs.measure(
+            attempt.make(
+                layout=layout, store=Store.default(), runs=directory.default_root(), progress=progress
+            ),
+            _load(options.kernel),
+            DEFAULT_RECIPE,
+            options.largest,
+            options.count,
+        )
+    if options.json:
+        print(json.dumps(encode(measured), indent=2))
+    else:
+        report.show(terminal.console(sys.stdout, color=options.color), measured)
     return 0
 
 

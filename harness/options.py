@@ -135,9 +135,22 @@ def _add_rules(commands: Commands) -> None:
 def _add_bench(commands: Commands) -> None:
     parser = _add(commands, "bench", "measure how long things take; prints medians")
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="boot, kexec, run, build (default: all; build takes long)"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="boot, kexec, run, build (default: these four; build takes long); or preserve: what the live"
+        " update of a guest_memfd costs, against a memfd with as many pages",
     )
     parser.add_argument("-n", type=_positive, default=5, dest="count", help="how often (5)")
+    group = parser.add_argument_group("preserve")
+    group.add_argument("--kernel", metavar="NAME", default=DEFAULT_KERNEL, help="whose costs (linux-7.3)")
+    group.add_argument(
+        "--largest",
+        metavar="SIZE",
+        type=_size,
+        default=4 * GiB,
+        help="of the files (4G, for which the machine has to have 10G free)",
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     _add_color(parser)
 
@@ -174,11 +187,16 @@ def _positive(text: str) -> int:
 
 
 def _memory(text: str) -> int:
+    """A size that a host can live with."""
+    size = _size(text)
+    if size < SMALLEST_MEMORY:
+        raise argparse.ArgumentTypeError(f"{text} is too little: a host needs at least 256M")
+    return size
+
+
+def _size(text: str) -> int:
     """ "1G", "512M"; bytes without a unit."""
     match = re.fullmatch(r"(\d+)([KMG]?)(?:i?B)?", text, re.IGNORECASE)
     if not match:
         raise argparse.ArgumentTypeError(f"{text!r} is no size: write 512M or 2G")
-    size = int(match[1]) * UNITS[match[2].upper()]
-    if size < SMALLEST_MEMORY:
-        raise argparse.ArgumentTypeError(f"{text} is too little: a host needs at least 256M")
-    return size
+    return int(match[1]) * UNITS[match[2].upper()]
