@@ -526,15 +526,21 @@ class Files:
 class Capabilities:
     """What a kernel can do. by_name: "" where it can, else the error that it answered.
 
-    Names: kvm, guest_memfd, liveupdate, preserve_memfd, preserve_vm, preserve_guest_memfd.
+    Names: kvm, guest_memfd, liveupdate, preserve_memfd, preserve_vm, preserve_guest_memfd, fault_injection.
     """
 
     by_name: Mapping[str, str]
 
     def missing(self, names: Iterable[str]) -> str:
         """Why a scenario that needs these cannot run here, in one line; "" if it can."""
-        lacks = [f"{name} ({reason})" for name in names if (reason := self.by_name[name])]
-        return f"this kernel lacks {', '.join(lacks)}" if lacks else ""
+        lacks = [f"{_words(name)} ({reason})" for name in names if (reason := self.by_name[name])]
+        return f"this kernel cannot {', nor '.join(lacks)}" if lacks else ""
+
+
+def _words(capability: str) -> str:
+    """ "preserve_vm" is "preserve a VM"."""
+    verb, _, what = capability.partition("_")
+    return f"preserve a {what.replace('vm', 'VM')}" if verb == "preserve" else f"do {capability}"
 
 
 def _patience(session: Session, operation: str, length: int) -> Deadline:

@@ -36,6 +36,8 @@ def show(console: Console, verdict: Verdict) -> None:
     console.print(_facts(verdict))
     console.print()
     console.print(_ending(verdict))
+    if verdict.outcome is not Outcome.PASS:
+        _indented(console, verdict.reason)
     if verdict.hint:
         _indented(console, verdict.hint)
     if verdict.detail and not verdict.scenarios:
@@ -102,11 +104,11 @@ def _fact_lines(verdict: Verdict) -> dict[str, str]:
 def _kernels(verdict: Verdict) -> str:
     if verdict.kernel is None:
         return ""
-    first = words.kernel(verdict.kernel)
-    if verdict.next_kernel is None:
-        return first
-    same = verdict.kernel.digest == verdict.next_kernel.digest
-    return f"{first}, live-updated to {'itself' if same else words.kernel(verdict.next_kernel)}"
+    first, following = words.kernel(verdict.kernel), verdict.next_kernel
+    if following and following.digest != verdict.kernel.digest:
+        return f"{first}, live-updated to {words.kernel(following)}"
+    updated = any(result.updates for result in verdict.scenarios)
+    return f"{first}, live-updated to itself" if updated else first
 
 
 def _verified(verdict: Verdict) -> str:
@@ -121,5 +123,4 @@ def _ending(verdict: Verdict) -> Text:
     seconds = sum(phase.seconds for phase in verdict.phases)
     text = Text(f" {verdict.outcome} ", f"bold reverse {words.STYLES[verdict.outcome]}")
     text.append(f"  {said} in {words.duration(seconds)}" if said else "", "not reverse default")
-    text.append(f"  {verdict.reason}" if verdict.outcome is not Outcome.PASS else "", "not reverse default")
     return text

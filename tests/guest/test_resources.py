@@ -120,7 +120,7 @@ def test_what_a_kernel_lacks_is_one_line() -> None:
     able = Capabilities({"kvm": "", "preserve_vm": "ENOENT: No such file or directory"})
     assert able.missing(["kvm"]) == ""
     assert able.missing(["kvm", "preserve_vm"]) == (
-        "this kernel lacks preserve_vm (ENOENT: No such file or directory)"
+        "this kernel cannot preserve a VM (ENOENT: No such file or directory)"
     )
 
 

@@ -50,7 +50,7 @@ def test_kernel_without_the_series_is_skipped_with_the_reason(luh_run: Callable[
     ran = luh_run("test_memory_survives", "--series", "none")
     assert ran.status == 1
     assert ran.result["outcome"] == "SKIP"
-    assert "preserve_vm" in ran.result["reason"]
+    assert "cannot preserve a VM" in ran.result["reason"]
     assert {one["outcome"] for one in ran.result["scenarios"]} == {"SKIP"}
     assert "Traceback" not in ran.output
 
