@@ -7,7 +7,7 @@ import errno
 import os
 import time
 
-from . import kvm, liveupdate, vcpu
+from . import faults, kvm, liveupdate, vcpu
 from .files import File, memfd_create
 
 TYPE_CHECKING = False
@@ -21,7 +21,11 @@ MMAP, INIT_SHARED = 1, 2
 
 def capabilities() -> dict[str, str]:
     """By name: "" where the kernel can do it, else the error that it answered."""
-    found = {"kvm": _try(_vm_closed), "guest_memfd": _try(_guest_memfd_closed)}
+    found = {
+        "kvm": _try(_vm_closed),
+        "guest_memfd": _try(_guest_memfd_closed),
+        "fault_injection": _try(faults.prepare),
+    }
     names = ("preserve_memfd", "preserve_vm", "preserve_guest_memfd")
     name = f"luh-probe-{os.getpid()}"
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.case import LiveUpdate
 from harness.deadline import Deadline
@@ -31,12 +31,21 @@ def kexec(session: Session, command_line: str, deadline: Deadline | None = None)
     return go(session, deadline, start)
 
 
-def go(session: Session, deadline: Deadline, start: float) -> Session:
-    """reboot(KEXEC) into what is loaded; as `kexec` otherwise. start: when the live update began."""
+def go(
+    session: Session,
+    deadline: Deadline,
+    start: float,
+    operation: str = "kexec.reboot",
+    arguments: dict[str, Any] | None = None,
+) -> Session:
+    """reboot(KEXEC) into what is loaded; as `kexec` otherwise. start: when the live update began.
+
+    operation, arguments: the agent's operation that does it, where it is another than the plain one.
+    """
     before = session.identity
     with session.journal.phase("kexec to agent"):
         try:
-            reply = session.converse("kexec.reboot", {"command": "kexec"}, deadline)
+            reply = session.converse(operation, arguments or {}, deadline)
         except CrashError as error:
             if not isinstance(error.__cause__, DeadlineError):
                 raise

@@ -1,0 +1,408 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Every allocation on the way fails once: nothing is lost, nothing stays behind, nothing crashes.
+
+At stake: a host is updated because it has run for a year, and its memory is full. Each of these paths runs
+rarely and each of its error paths never, until that day. So allocation by allocation is made to fail, the
+first, the second, until an operation has none left that could.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from itertools import count
+
+import pytest
+
+from harness.case import KiB, MiB
+from harness.guest.errors import RemoteError, raises_errno
+from harness.guest.faults import Attempt, Faults
+from harness.guest.resources import File, GuestMemfd, LiveUpdateSession, Vm
+from harness.guest.session import Session
+from selftests.vms import MEMORY, NAME, PAGE, VM, Guest, make_guest, preserve, preserve_files, start_guest
+
+pytestmark = pytest.mark.needs("preserve_vm", "preserve_guest_memfd", "fault_injection")
+
+SIZE = 4 * MiB
+# More allocations than any of the operations makes; reaching it means that the scenario is wrong.
+MANY = 1000
+# Runs of a whole series of failures. One page that each failure lost would be seen after so many.
+ROUNDS = 32
+TOLERANCE = 256 * KiB
+PATIENCE = 60.0
+
+
+def until_none_is_hit(attempt: Callable[[int], Attempt]) -> int:
+    """Have the first allocation fail, the second, ... ; returns how many there were."""
+    for nth in range(1, MANY):
+        if not attempt(nth).hit:
+            return nth - 1
+    pytest.fail(f"there is no end to the allocations after {MANY}")
+
+
+def out_of_memory(attempt: Attempt) -> bool:
+    """Whether the operation failed; then it has to be with ENOMEM, and because of the allocation."""
+    assert attempt.errno in (0, errno.ENOMEM)
+    assert attempt.hit or not attempt.errno
+    return bool(attempt.errno)
+
+
+def with_holes(host: Session, seed: int) -> Guest:
+    """A guest of whose memory every second page is there: many runs, so several blocks of metadata."""
+    guest = make_guest(host, SIZE)
+    guest.memory.fill(seed=seed)
+    for page in range(1, SIZE // PAGE, 2):
+        guest.memory.drop_page(page)
+    return guest
+
+
+def is_as_before(guest: Guest, seed: int) -> None:
+    """Neither frozen nor damaged: a hole can be filled and made again, by host and guest."""
+    guest.memory.fallocate(PAGE, PAGE)
+    guest.memory.punch_hole(PAGE, PAGE)
+    end = guest.vcpu.touch(guest.memory, 3 * PAGE)
+    assert (end.errno, end.reason) == (0, "hlt")
+    guest.memory.drop_page(3)
+    for page in (0, 2, SIZE // PAGE - 2):
+        guest.memory.verify(seed=seed, offset=page * PAGE, length=PAGE)
+
+
+# ---- the outgoing side ------------------------------------------------------------------------
+
+
+@pytest.mark.rules("P7", "F4", "F5", "H2")
+@pytest.mark.lane("long")
+@pytest.mark.parametrize("kind", ["vm", "memory"])
+def test_failing_preserve_leaves_no_trace(host: Session, seed: int, kind: str) -> None:
+    """A preserve that runs out of memory says so, whichever allocation failed, and takes nothing with it."""
+    guest = with_holes(host, seed)
+    file = guest.vm if kind == "vm" else guest.memory
+    faults = Faults(host)
+
+    def attempt(nth: int) -> Attempt:
+        session = host.liveupdate.create_session(NAME)
+        attempted = faults.call(nth, "liveupdate.preserve", session=session, file=file, token=MEMORY)
+        if out_of_memory(attempted):
+            # The token, the file and the session are as they were.
+            is_as_before(guest, seed)
+            session.preserve(file, token=MEMORY)
+        session.close()
+        return attempted
+
+    def again(nth: int) -> Attempt:
+        session = host.liveupdate.create_session(NAME)
+        attempted = faults.call(nth, "liveupdate.preserve", session=session, file=file, token=MEMORY)
+        session.close()
+        return attempted
+
+    points = until_none_is_hit(attempt)
+    free = host.memory_free()
+    for _ in range(ROUNDS):
+        until_none_is_hit(again)
+    missing = free - host.memory_free()
+    host.measure("faults_injected", points * (ROUNDS + 1))
+    host.measure("fault_points", points)
+    host.measure("memory_missing_bytes", missing)
+    assert points > 0
+    assert missing <= TOLERANCE
+    is_as_before(guest, seed)
+
+
+@pytest.mark.rules("K1", "F4", "H2", "P7")
+@pytest.mark.lane("long")
+def test_failing_freeze_is_rolled_back(host: Session, seed: int) -> None:
+    """A kexec that is refused for lack of memory changes nothing, and the next one takes everything along."""
+    guest = with_holes(host, seed)
+    preserve(host, guest)
+    host.kexec.load()
+    faults, injected = Faults(host), 0
+    while isinstance(refused := faults.reboot(injected + 1), Attempt):
+        injected += 1
+        assert refused.hit and refused.errno == errno.ENOMEM
+        assert host.kexec.loaded
+        with raises_errno(errno.EPERM):
+            guest.memory.fallocate(PAGE, PAGE)
+        guest.memory.verify(seed=seed, length=PAGE)
+    host.measure("faults_injected", injected)
+
+    session = refused.liveupdate.retrieve_session(NAME)
+    memory = session.retrieve_guest_memfd(MEMORY)
+    for page in range(0, SIZE // PAGE, 32):
+        memory.verify(seed=seed, offset=page * PAGE, length=PAGE)
+    session.finish()
+
+
+# ---- the incoming side ------------------------------------------------------------------------
+
+# A retrieve that failed fails for ever, so each allocation needs a file of its own to fail with.
+FILES_IN_SESSION = 50
+SMALL = 16 * PAGE
+
+
+def names(files: int) -> Iterator[tuple[str, range]]:
+    """The sessions for so many files, and the numbers of the files in each."""
+    for first in range(0, files, FILES_IN_SESSION):
+        yield f"from-{first}", range(first, min(first + FILES_IN_SESSION, files))
+
+
+class Incoming:
+    """The sessions that came through, by the numbers of their files."""
+
+    def __init__(self, host: Session, files: int) -> None:
+        self._by_number: dict[int, LiveUpdateSession] = {}
+        self.sessions = []
+        for name, numbers in names(files):
+            self.sessions.append(host.liveupdate.retrieve_session(name))
+            self._by_number.update(dict.fromkeys(numbers, self.sessions[-1]))
+
+    def of(self, number: int) -> LiveUpdateSession:
+        return self._by_number[number]
+
+    def end(self) -> None:
+        for session in self.sessions:
+            session.finish()
+            session.close()
+
+
+def token(kind: int, number: int) -> int:
+    return kind * MANY + number
+
+
+def again_or_never(session: LiveUpdateSession, number: int) -> File | None:
+    """A second retrieve: of what failed in its handler it fails likewise, of anything else it works."""
+    try:
+        return session.retrieve(number)
+    except RemoteError as error:
+        assert error.errno == errno.ENOMEM
+        return None
+
+
+@pytest.mark.rules("R9", "R5", "H2")
+@pytest.mark.lane("long")
+def test_failing_retrieve_of_a_vm(host: Session) -> None:
+    """A VM that cannot be restored for lack of memory says ENOMEM, and is gone for good after FINISH."""
+    files = 400
+    for name, numbers in names(files):
+        preserve_files(host, {token(VM, number): host.kvm.create_vm() for number in numbers}, name)
+
+    host = host.live_update()
+
+    incoming, faults = Incoming(host, files), Faults(host)
+    free = host.memory_free()
+
+    def attempt(nth: int) -> Attempt:
+        session, number = incoming.of(nth), token(VM, nth)
+        attempted = faults.call(nth, "liveupdate.retrieve", session=session, token=number, kind="vm")
+        if out_of_memory(attempted):
+            file = again_or_never(session, number)
+        else:
+            file = Vm(host, attempted.result["handle"])
+            file.create_guest_memfd(PAGE, mmap=True, init_shared=True).close()
+        if file:
+            file.close()
+        return attempted
+
+    points = until_none_is_hit(attempt)
+    incoming.end()
+    missing = free - host.memory_free()
+    host.measure("faults_injected", points)
+    host.measure("memory_missing_bytes", missing)
+    assert points > 0
+    assert missing <= 4 * TOLERANCE
+
+
+@pytest.mark.rules("R9", "R5", "H2")
+@pytest.mark.lane("long")
+@pytest.mark.parametrize("first", ["vm", "memory"])
+def test_failing_retrieve_of_memory(host: Session, seed: int, first: str) -> None:
+    """Memory that cannot be restored says ENOMEM, also where it is its VM that cannot, and all comes free."""
+    files = 60 if first == "vm" else 400
+    for name, numbers in names(files):
+        preserved: dict[int, File] = {}
+        for number in numbers:
+            vm = host.kvm.create_vm()
+            memory = vm.create_guest_memfd(SMALL, mmap=True, init_shared=True)
+            memory.fill(seed=seed + number)
+            preserved |= {token(VM, number): vm, token(MEMORY, number): memory}
+        preserve_files(host, preserved, name)
+
+    host = host.live_update()
+
+    incoming, faults = Incoming(host, files), Faults(host)
+    free = host.memory_free()
+
+    def attempt(nth: int) -> Attempt:
+        session, number = incoming.of(nth), token(MEMORY, nth)
+        vm = session.retrieve_vm(token(VM, nth)) if first == "vm" else None
+        attempted = faults.call(nth, "liveupdate.retrieve", session=session, token=number)
+        file: File | None = None
+        if not out_of_memory(attempted):
+            file = GuestMemfd(host, attempted.result["handle"])
+        elif found := again_or_never(session, number):
+            file = GuestMemfd(host, found.handle)
+        # Either it failed with the VM, or the VM is there.
+        vm = vm or (Vm(host, again.handle) if (again := again_or_never(session, token(VM, nth))) else None)
+        if isinstance(file, GuestMemfd):
+            assert vm
+            file.verify(seed=seed + nth)
+            guest = start_guest(vm, file)
+            guest.vcpu.verify(file, seed=seed + nth)
+            guest.vcpu.close()
+            file.close()
+        if vm:
+            vm.close()
+        return attempted
+
+    points = until_none_is_hit(attempt)
+    incoming.end()
+    missing = free + files * SMALL - host.memory_free()
+    host.measure("faults_injected", points)
+    host.measure("memory_missing_bytes", missing)
+    assert points > 0
+    assert missing <= 4 * TOLERANCE
+
+
+# ---- memory that has yet to come ---------------------------------------------------------------
+
+# The page cache's index. While it cannot grow, no restored page can enter; the kernel's worker gives up then
+# and tries again every second.
+INDEX = "radix_tree_node"
+FOR_EVER = 1_000_000
+# One node of the index has so many pages.
+NODE = 64 * PAGE
+LARGE = 64 * MiB
+
+
+def to_come(host: Session, memory: GuestMemfd) -> int:
+    """How many pages have not entered the page cache."""
+    return memory.size // PAGE - sum(pages for _, pages in memory.allocated())
+
+
+class Held:
+    """Memory of a retrieved guest most of which is still to come, because nothing can enter its cache."""
+
+    def __init__(self, host: Session, seed: int) -> None:
+        guest = make_guest(host, LARGE)
+        guest.memory.fill(seed=seed)
+        preserve(host, guest)
+        self.host = host = host.live_update()
+        self.faults = Faults(host)
+        self.free = host.memory_free()
+        self.session = host.liveupdate.retrieve_session(NAME)
+        self.vm = self.session.retrieve_vm(VM)
+        # Whatever has to be imported or cached for these operations is, when it can no longer be.
+        own = host.files.memfd(PAGE)
+        own.touch(0, store=True)
+        own.allocated()
+        self.faults.call(0, "memory.verify", memory=own, offset=0, length=0, seed=0)
+        self.faults.fail_cache(INDEX, 0)
+        self.memory = self.session.retrieve_guest_memfd(MEMORY)
+        self.hold()
+        assert to_come(host, self.memory) > LARGE // PAGE // 2
+
+    def hold(self) -> None:
+        self.faults.fail_cache(INDEX, FOR_EVER)
+
+    def let_go(self) -> None:
+        """The worker goes on within a second."""
+        self.faults.fail_cache(INDEX, 0)
+
+    def end(self) -> None:
+        """Everything is closed, and everything comes free."""
+        self.session.finish()
+        self.session.close()
+        self.vm.close()
+        self.memory.close()
+        missing = self.free + LARGE - self.host.memory_free()
+        self.host.measure("memory_missing_bytes", missing)
+        assert missing <= 4 * TOLERANCE
+
+
+@pytest.mark.rules("R9", "R4", "H2")
+@pytest.mark.lane("long")
+def test_failing_fault_loses_no_page(host: Session, seed: int) -> None:
+    """A touch of a restored page that finds no memory fails, and the same touch works when there is some."""
+    held = Held(host, seed)
+    last = LARGE // PAGE - 1
+    nodes = (LARGE - number * NODE for number in count(1))
+
+    def attempt(nth: int) -> Attempt:
+        at = next(nodes)
+        attempted = held.faults.call(
+            nth, "memory.touch", memory=held.memory, offset=at, length=PAGE, store=True
+        )
+        assert attempted.errno in ((0, errno.EFAULT) if attempted.hit else (0,))
+        return attempted
+
+    points = until_none_is_hit(attempt)
+    held.host.measure("faults_injected", points)
+    assert points > 0
+    held.let_go()
+    held.memory.verify(seed=seed)
+    assert held.memory.allocated() == [(0, last + 1)]
+    held.end()
+
+
+@pytest.mark.rules("R9", "R4", "H2")
+@pytest.mark.lane("long")
+def test_failing_punch_loses_no_page(host: Session, seed: int) -> None:
+    """A punch among pages that are still to come fails whole or works whole."""
+    held = Held(host, seed)
+    held.let_go()  # the index is needed nowhere here, and the worker sleeps for a second
+    at = LARGE - NODE
+    points = until_none_is_hit(
+        lambda nth: held.faults.call(nth, "files.punch_hole", file=held.memory, offset=at, length=NODE)
+    )
+    held.host.measure("faults_injected", points)
+    held.memory.verify_zero(offset=at, length=NODE)
+    held.memory.verify(seed=seed, length=at)
+    held.end()
+
+
+@pytest.mark.rules("R9", "R4", "P7", "H2")
+@pytest.mark.lane("long")
+def test_failing_preserve_of_what_has_not_come(host: Session, seed: int) -> None:
+    """The next preserve, which has to wait for all pages, can fail in the middle and be repeated."""
+    held = Held(host, seed)
+    injected = 0
+    for nth in range(1, 40):
+        held.let_go()
+        session = held.host.liveupdate.create_session("next")
+        attempted = held.faults.call(
+            nth, "liveupdate.preserve", session=session, file=held.memory, token=MEMORY
+        )
+        held.hold()
+        injected += attempted.hit
+        out_of_memory(attempted)
+        session.close()
+    held.let_go()
+    held.host.measure("faults_injected", injected)
+    held.memory.verify(seed=seed)
+    held.memory.fallocate(0, PAGE)
+    preserve_files(held.host, {VM: held.vm, MEMORY: held.memory}, "last").close()
+    held.end()
+
+
+@pytest.mark.rules("R9", "R4", "H2")
+@pytest.mark.lane("long")
+def test_worker_does_not_give_up(host: Session, seed: int) -> None:
+    """Pages come in by themselves as soon as there is memory for them again."""
+    held = Held(host, seed)
+    held.faults.fail_cache(INDEX, 3)
+    deadline = held.host.deadline(PATIENCE, "the worker brings in all pages")
+    while to_come(held.host, held.memory):
+        deadline.check()
+    assert held.faults.cache_failures_left == 0
+    held.host.measure("faults_injected", 3)
+    held.memory.verify(seed=seed)
+    held.end()
+
+
+@pytest.mark.rules("R5", "R9", "H2")
+@pytest.mark.lane("long")
+def test_closing_frees_what_has_not_come(host: Session, seed: int) -> None:
+    """Memory whose pages never could come in is freed with its last descriptor."""
+    held = Held(host, seed)
+    assert to_come(held.host, held.memory)
+    held.end()
+    held.let_go()
