@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+AGENT = (sys.executable, "-m", "harness.agent")
 PANIC = """\
 Oops: general protection fault: 0000 [#1] SMP
 RIP: 0010:kvm_gmem_fault+0x11/0x20
@@ -121,7 +122,8 @@ class FakeQemu:
     def run_agent(self, boot_id: str) -> None:
         port = self.wires["agent"].fileno()
         subprocess.run(
-            [sys.executable, "-m", "harness.agent", "--stream", str(port)],
+            # A guest does not outlive its QEMU.
+            ["setpriv", "--pdeathsig", "KILL", "--", *AGENT, "--stream", str(port)],
             env={**os.environ, "LUH_BOOT_ID": boot_id, "PYTHONPATH": str(REPOSITORY)},
             pass_fds=[port],
             check=False,
