@@ -9,7 +9,7 @@ first, the second, until an operation has none left that could.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 
 import pytest
@@ -134,76 +134,66 @@ def test_failing_freeze_is_rolled_back(host: Session, seed: int) -> None:
 
 # ---- the incoming side ------------------------------------------------------------------------
 
-# A retrieve that failed fails for ever, so each allocation needs a file of its own to fail with.
-FILES_IN_SESSION = 50
 SMALL = 16 * PAGE
 
 
-def names(files: int) -> Iterator[tuple[str, range]]:
-    """The sessions for so many files, and the numbers of the files in each."""
-    for first in range(0, files, FILES_IN_SESSION):
-        yield f"from-{first}", range(first, min(first + FILES_IN_SESSION, files))
-
-
-class Incoming:
-    """The sessions that came through, by the numbers of their files."""
-
-    def __init__(self, host: Session, files: int) -> None:
-        self._by_number: dict[int, LiveUpdateSession] = {}
-        self.sessions = []
-        for name, numbers in names(files):
-            self.sessions.append(host.liveupdate.retrieve_session(name))
-            self._by_number.update(dict.fromkeys(numbers, self.sessions[-1]))
-
-    def of(self, number: int) -> LiveUpdateSession:
-        return self._by_number[number]
-
-    def end(self) -> None:
-        for session in self.sessions:
-            session.finish()
-            session.close()
-
-
-def token(kind: int, number: int) -> int:
-    return kind * MANY + number
-
-
-def again_or_never(session: LiveUpdateSession, number: int) -> File | None:
+def again_or_never(retrieve: Callable[[int], File], token: int) -> File | None:
     """A second retrieve: of what failed in its handler it fails likewise, of anything else it works."""
     try:
-        return session.retrieve(number)
+        return retrieve(token)
     except RemoteError as error:
         assert error.errno == errno.ENOMEM
         return None
+
+
+def until_none_is_hit_in(
+    host: Session, sessions: int, attempt: Callable[[LiveUpdateSession, int], Attempt]
+) -> int:
+    """As until_none_is_hit, each time in a session of its own, since a retrieve that failed fails for ever.
+
+    Each session is finished and closed after its turn, those that got none at the end.
+    """
+    turns = iter(range(sessions))
+
+    def in_session(nth: int) -> Attempt:
+        session = host.liveupdate.retrieve_session(str(next(turns)))
+        attempted = attempt(session, nth)
+        session.finish()
+        session.close()
+        return attempted
+
+    points = until_none_is_hit(in_session)
+    for number in turns:
+        session = host.liveupdate.retrieve_session(str(number))
+        session.finish()
+        session.close()
+    return points
 
 
 @pytest.mark.rules("R9", "R5", "H2")
 @pytest.mark.lane("long")
 def test_failing_retrieve_of_a_vm(host: Session) -> None:
     """A VM that cannot be restored for lack of memory says ENOMEM, and is gone for good after FINISH."""
-    files = 400
-    for name, numbers in names(files):
-        preserve_files(host, {token(VM, number): host.kvm.create_vm() for number in numbers}, name)
+    sessions = 400
+    for number in range(sessions):
+        preserve_files(host, {VM: host.kvm.create_vm()}, str(number))
 
     host = host.live_update()
 
-    incoming, faults = Incoming(host, files), Faults(host)
-    free = host.memory_free()
+    faults, free = Faults(host), host.memory_free()
 
-    def attempt(nth: int) -> Attempt:
-        session, number = incoming.of(nth), token(VM, nth)
-        attempted = faults.call(nth, "liveupdate.retrieve", session=session, token=number, kind="vm")
+    def attempt(session: LiveUpdateSession, nth: int) -> Attempt:
+        attempted = faults.call(nth, "liveupdate.retrieve", session=session, token=VM, kind="vm")
         if out_of_memory(attempted):
-            file = again_or_never(session, number)
+            vm = again_or_never(session.retrieve_vm, VM)
         else:
-            file = Vm(host, attempted.result["handle"])
-            file.create_guest_memfd(PAGE, mmap=True, init_shared=True).close()
-        if file:
-            file.close()
+            vm = Vm(host, attempted.result["handle"])
+        if isinstance(vm, Vm):
+            vm.create_guest_memfd(PAGE, mmap=True, init_shared=True).close()
+            vm.close()
         return attempted
 
-    points = until_none_is_hit(attempt)
-    incoming.end()
+    points = until_none_is_hit_in(host, sessions, attempt)
     missing = free - host.memory_free()
     host.measure("faults_injected", points)
     host.measure("memory_missing_bytes", missing)
@@ -216,46 +206,37 @@ def test_failing_retrieve_of_a_vm(host: Session) -> None:
 @pytest.mark.parametrize("first", ["vm", "memory"])
 def test_failing_retrieve_of_memory(host: Session, seed: int, first: str) -> None:
     """Memory that cannot be restored says ENOMEM, also where it is its VM that cannot, and all comes free."""
-    files = 60 if first == "vm" else 400
-    for name, numbers in names(files):
-        preserved: dict[int, File] = {}
-        for number in numbers:
-            vm = host.kvm.create_vm()
-            memory = vm.create_guest_memfd(SMALL, mmap=True, init_shared=True)
-            memory.fill(seed=seed + number)
-            preserved |= {token(VM, number): vm, token(MEMORY, number): memory}
-        preserve_files(host, preserved, name)
+    sessions = 60 if first == "vm" else 400
+    for number in range(sessions):
+        vm = host.kvm.create_vm()
+        memory = vm.create_guest_memfd(SMALL, mmap=True, init_shared=True)
+        memory.fill(seed=seed)
+        preserve_files(host, {VM: vm, MEMORY: memory}, str(number))
 
     host = host.live_update()
 
-    incoming, faults = Incoming(host, files), Faults(host)
-    free = host.memory_free()
+    faults, free = Faults(host), host.memory_free()
 
-    def attempt(nth: int) -> Attempt:
-        session, number = incoming.of(nth), token(MEMORY, nth)
-        vm = session.retrieve_vm(token(VM, nth)) if first == "vm" else None
-        attempted = faults.call(nth, "liveupdate.retrieve", session=session, token=number)
-        file: File | None = None
-        if not out_of_memory(attempted):
-            file = GuestMemfd(host, attempted.result["handle"])
-        elif found := again_or_never(session, number):
-            file = GuestMemfd(host, found.handle)
-        # Either it failed with the VM, or the VM is there.
-        vm = vm or (Vm(host, again.handle) if (again := again_or_never(session, token(VM, nth))) else None)
-        if isinstance(file, GuestMemfd):
-            assert vm
-            file.verify(seed=seed + nth)
-            guest = start_guest(vm, file)
-            guest.vcpu.verify(file, seed=seed + nth)
+    def attempt(session: LiveUpdateSession, nth: int) -> Attempt:
+        vm = session.retrieve_vm(VM) if first == "vm" else None
+        attempted = faults.call(nth, "liveupdate.retrieve", session=session, token=MEMORY)
+        if out_of_memory(attempted):
+            memory = again_or_never(session.retrieve_guest_memfd, MEMORY)
+        else:
+            memory = GuestMemfd(host, attempted.result["handle"])
+        vm = vm or again_or_never(session.retrieve_vm, VM)
+        if isinstance(memory, GuestMemfd):
+            assert isinstance(vm, Vm)
+            guest = start_guest(vm, memory)
+            guest.vcpu.verify(memory, seed=seed)
             guest.vcpu.close()
-            file.close()
+            memory.close()
         if vm:
             vm.close()
         return attempted
 
-    points = until_none_is_hit(attempt)
-    incoming.end()
-    missing = free + files * SMALL - host.memory_free()
+    points = until_none_is_hit_in(host, sessions, attempt)
+    missing = free + sessions * SMALL - host.memory_free()
     host.measure("faults_injected", points)
     host.measure("memory_missing_bytes", missing)
     assert points > 0

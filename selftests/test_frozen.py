@@ -9,10 +9,11 @@ while every page that is there goes on working; and an update that is called off
 from __future__ import annotations
 
 import errno
+from itertools import permutations
 
 import pytest
 
-from harness.case import MiB
+from harness.case import KiB, MiB
 from harness.guest.errors import raises_errno
 from harness.guest.session import Session
 from selftests.vms import PAGE, SIZE, Guest, make_guest, preserve, retrieve
@@ -23,6 +24,9 @@ pytestmark = pytest.mark.needs("preserve_vm", "preserve_guest_memfd")
 PRESENT = 1 * MiB
 HOLE = 2 * MiB
 ODD_MODE, PUNCH = 0x40, 0x03
+CLOSE_ORDERS = tuple("-".join(names) for names in permutations(("vm", "memory", "vcpu")))
+# KVM_MEMORY_ATTRIBUTE_PRIVATE of include/uapi/linux/kvm.h
+PRIVATE = 1 << 3
 
 
 def half_full(host: Session, seed: int) -> Guest:
@@ -136,3 +140,108 @@ def test_undone_preserve_does_not_stand_in_the_way(host: Session, seed: int) -> 
     guest.memory.verify(seed=seed, length=PRESENT)
     guest.memory.verify(seed=seed + 1, offset=PRESENT, length=PRESENT)
     session.finish()
+
+
+@pytest.mark.rules("F5")
+def test_preserve_and_close_cost_nothing(host: Session, seed: int) -> None:
+    """Preserved and released five hundred times, a guest is what it was, and no memory is lost."""
+    guest = half_full(host, seed)
+    preserve(host, guest).close()
+    free = host.memory_free()
+    for _ in range(500):
+        preserve(host, guest).close()
+    # Less than a byte for each: nothing of the smallest size is forgotten each time.
+    missing = host.memory_returned(free, tolerance=256 * KiB)
+    host.measure("memory_missing_bytes", missing)
+    guest.memory.punch_hole(0, PAGE)
+    guest.memory.verify(seed=seed, offset=PAGE, length=PRESENT - PAGE)
+
+
+@pytest.mark.rules("F5")
+def test_a_close_gives_the_vm_back(host: Session, seed: int) -> None:
+    """What was preserved and released goes away with its last descriptor, all of it."""
+    free = host.memory_free()
+    for _ in range(8):
+        guest = make_guest(host, 16 * MiB)
+        guest.memory.fill(seed=seed)
+        session = preserve(host, guest)
+        for file in (guest.vcpu, guest.memory, guest.vm, session):
+            file.close()
+    host.memory_returned(free)
+
+
+@pytest.mark.rules("F6")
+@pytest.mark.parametrize("order", CLOSE_ORDERS)
+def test_descriptors_are_closed_after_the_preserve(host: Session, seed: int, order: str) -> None:
+    """Once it is preserved a guest needs no descriptor: whatever is closed, and when, it comes through."""
+    guest = half_full(host, seed)
+    preserve(host, guest)
+    for name in order.split("-"):
+        getattr(guest, name).close()
+
+    session, guest = retrieve(host.live_update())
+
+    guest.memory.settled([(0, PRESENT // PAGE)])
+    guest.vcpu.verify(guest.memory, seed=seed, length=PRESENT)
+    session.finish()
+
+
+@pytest.mark.rules("F6")
+def test_descriptors_are_closed_before_the_session(host: Session, seed: int) -> None:
+    """In all orders, with the session closed at last, everything is given back."""
+    free = host.memory_free()
+    for order in CLOSE_ORDERS:
+        guest = half_full(host, seed)
+        session = preserve(host, guest)
+        for name in order.split("-"):
+            getattr(guest, name).close()
+        session.close()
+    host.memory_returned(free)
+
+
+@pytest.mark.rules("F6", "P1")
+def test_only_a_vcpu_holds_the_vm(host: Session, seed: int) -> None:
+    """A VM whose own descriptor is closed lives by its vCPU, and its memory can go with no other VM."""
+    guest = half_full(host, seed)
+    guest.vm.close()
+    session = host.liveupdate.create_session("vm0")
+    session.preserve(guest.memory, token=2)
+    with raises_errno(errno.EBADF):
+        session.preserve(guest.vm, token=1)
+    guest.vcpu.verify(guest.memory, seed=seed, length=PRESENT)
+    host.kexec.load()
+    with raises_errno(errno.ENOENT):
+        host.kexec.reboot()
+    session.close()
+    assert guest.vcpu.touch(guest.memory, HOLE).reason == "hlt"
+
+
+@pytest.mark.rules("F6")
+def test_memory_is_unbound_and_bound_while_frozen(host: Session, seed: int) -> None:
+    """Memslots of frozen memory can be deleted and made again; the guest finds its pages, and no more."""
+    guest = half_full(host, seed)
+    preserve(host, guest)
+    guest.vm.unbind(0)
+    assert guest.vcpu.run("touch", rdi=0, rsi=1, rdx=0, rax=0).reason == "mmio"
+    assert guest.vcpu.resume().reason == "hlt"  # KVM ends an access to nowhere when the vCPU runs on
+    guest.vm.bind(guest.memory, gpa=1 << 30, slot=3)
+    guest.vcpu.verify(guest.memory, seed=seed, length=PRESENT)
+    end = guest.vcpu.touch(guest.memory, HOLE)
+    assert (end.errno, end.fault_gpa) == (errno.EPERM, (1 << 30) + HOLE)
+
+    session, guest = retrieve(host.live_update())
+
+    guest.vcpu.verify(guest.memory, seed=seed, length=PRESENT)
+    session.finish()
+
+
+@pytest.mark.rules("F7", "P3")
+def test_frozen_memory_is_not_converted(host: Session, seed: int) -> None:
+    """No part of frozen memory can become private: its VM has no attributes, frozen or not."""
+    guest = half_full(host, seed)
+    with raises_errno(errno.EINVAL, errno.ENOTTY):
+        guest.vm.set_memory_attributes(0, PAGE, attributes=PRIVATE)
+    preserve(host, guest)
+    with raises_errno(errno.EINVAL, errno.ENOTTY):
+        guest.vm.set_memory_attributes(0, PAGE, attributes=PRIVATE)
+    guest.memory.verify(seed=seed, length=PRESENT)

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import errno
 import time
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -27,7 +29,8 @@ MARCH = 64 * MiB
 FIRST = 1
 COUNT = MARCH // PAGE - FIRST
 # How far apart two of the guest's stores are, so that the march outlasts the old kernel.
-PAUSES = 2000
+PAUSES = 100
+SECONDS = 5.0
 VALUE = 1 << 40
 
 
@@ -37,6 +40,13 @@ def allocated_guest(host: Session) -> Guest:
     guest.memory.fallocate(0, MARCH)
     guest.memory.write(0, bytes(8))
     return guest
+
+
+def wait_for_the_march(host: Session, memory: GuestMemfd) -> None:
+    """Go on when the writer is on its way."""
+    deadline = host.deadline(SECONDS, "the first page that is written")
+    while not memory.words(0, 1)[0]:
+        deadline.check()
 
 
 def marched(host: Session, memory: GuestMemfd) -> int:
@@ -58,6 +68,7 @@ def test_host_writes_while_the_kernel_goes(host: Session, seed: int, by_read: bo
     preserve(host, guest)
     host.kexec.load()
     child.begin("race.march", memory=writer, first=FIRST, count=COUNT, counter=0, seed=seed, by_read=by_read)
+    wait_for_the_march(host, guest.memory)
 
     session, guest = retrieve(host.kexec.reboot())
 
@@ -77,6 +88,7 @@ def test_guest_writes_while_the_kernel_goes(host: Session, attempt: int) -> None
     host.kexec.load()
     registers = {"rdi": FIRST * PAGE, "rsi": COUNT, "rdx": 0, "rcx": PAUSES, "rax": VALUE + attempt}
     guest.vcpu.start("march", **registers)
+    wait_for_the_march(host, guest.memory)
 
     session, guest = retrieve(host.kexec.reboot())
 
@@ -162,6 +174,15 @@ def test_holes_are_touched_while_the_memory_freezes(host: Session) -> None:
     session.finish()
 
 
+def errno_of(attempt: Callable[[], object]) -> int:
+    """What it failed with, 0 if it did not."""
+    try:
+        attempt()
+    except RemoteError as error:
+        return error.errno
+    return 0
+
+
 @pytest.mark.rules("P5", "F5")
 def test_two_sessions_want_one_file(host: Session, seed: int) -> None:
     """Of two processes that preserve the same memory at once one gets it; the other is told EBUSY."""
@@ -175,14 +196,9 @@ def test_two_sessions_want_one_file(host: Session, seed: int) -> None:
         theirs = host.liveupdate.create_session(f"theirs{number}")
         taken = child.take(theirs)
         pending = child.begin("liveupdate.preserve", session=taken, file=memory, token=MEMORY)
-        outcomes = []
-        for attempt in (lambda: mine.preserve(guest.memory, token=MEMORY), pending.result):
-            try:
-                attempt()
-                outcomes.append(0)
-            except RemoteError as error:
-                outcomes.append(error.errno)
-        assert sorted(outcomes) == [0, errno.EBUSY]
+        mine_too = partial(mine.preserve, guest.memory, token=MEMORY)
+        attempts: tuple[Callable[[], object], ...] = (mine_too, pending.result)
+        assert sorted(map(errno_of, attempts)) == [0, errno.EBUSY]
         for session in (mine, taken, theirs):
             session.close()
         guest.memory.fallocate(0, PAGE)
@@ -194,10 +210,13 @@ def test_memslots_change_while_the_memory_is_frozen(host: Session, seed: int) ->
     """Memslots come and go on frozen memory while a vCPU writes through another one."""
     guest = make_guest(host)
     guest.memory.fill(seed=seed)
+    guest.vm.unbind(0)
+    guest.vm.bind(guest.memory, gpa=0, slot=0, length=1 * MiB)
     preserve(host, guest)
     guest.vcpu.start("count", rdi=0, rsi=0)
     for number in range(50):
-        guest.vm.bind(guest.memory, gpa=1 << 32, slot=1, offset=(number % 4) * MiB, length=1 * MiB)
+        part = 1 + number % 3
+        guest.vm.bind(guest.memory, gpa=1 << 32, slot=1, offset=part * MiB, length=1 * MiB)
         guest.vm.unbind(1)
     guest.vcpu.stop()
     counted = guest.memory.words(0, 1)

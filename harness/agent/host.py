@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 DEBUGFS = "/sys/kernel/debug"
 PAGE = 4096
 RELEASE_LENGTH = 65
+RECORD = 8192
 
 
 def hello() -> dict[str, object]:
@@ -95,6 +96,24 @@ def settle() -> None:
         file.write("3")
 
 
+def kernel_log() -> list[str]:
+    """What the kernel has said so far in this boot, without levels and times (/dev/kmsg)."""
+    records, log = [], os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        while True:
+            records.append(os.read(log, RECORD).decode(errors="replace"))
+    except BlockingIOError:
+        return [record.partition(";")[2].partition("\n")[0] for record in records]
+    finally:
+        os.close(log)
+
+
+def delete_module(name: str) -> None:
+    from .libc import syscall
+
+    syscall("delete_module", name.encode() + b"\0", os.O_NONBLOCK)
+
+
 def clock() -> dict[str, float]:
     return {
         "monotonic": time.monotonic(),
@@ -118,5 +137,7 @@ OPERATIONS: dict[str, Callable[..., object]] = {
     "hello": hello,
     "memory": memory,
     "settle": settle,
+    "kernel_log": kernel_log,
+    "delete_module": delete_module,
     "clock": clock,
 }

@@ -323,6 +323,11 @@ class Session:
             time.sleep(SETTLE_STEP)
         return missing
 
+    def kernel_log(self) -> list[str]:
+        """The lines that the kernel has written in this boot."""
+        lines: list[str] = self.call("host.kernel_log")
+        return lines
+
     def probe(self) -> resources.Capabilities:
         """What this kernel can do, found by trying; for the decision to skip a scenario."""
         return resources.Capabilities(self.call("probe.capabilities"))
