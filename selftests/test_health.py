@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the kernels say about themselves while all goes well.
+
+At stake: the first sign of memory that will be corrupt next week is a line in a log that nobody reads. Every
+scenario fails on such a line; here the quieter signs are looked at as well, in both kernels.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.case import MiB
+from harness.guest.errors import RemoteError
+from harness.guest.session import Session
+from selftests.vms import PAGE, make_guest, preserve, retrieve
+
+pytestmark = pytest.mark.needs("preserve_vm", "preserve_guest_memfd")
+
+# What no line of a healthy kernel has.
+BAD_WORDS = ("WARNING", "BUG:", "Oops", "corrupt", "bad page", "refcount", "leak")
+
+
+def examine(host: Session) -> None:
+    """The kernel's taint, its log, and what its own checkers found, where it has them."""
+    assert host.files.text("/proc/sys/kernel/tainted").strip() == "0"
+    assert [line for line in host.kernel_log() if any(word in line for word in BAD_WORDS)] == []
+    assert "debug_locks:                             0" not in optional(host, "/proc/lockdep_stats")
+
+
+def optional(host: Session, path: str) -> str:
+    """The text of a file that only some kernels have."""
+    try:
+        return host.files.text(path)
+    except RemoteError:
+        return ""
+
+
+@pytest.mark.rules("H1")
+def test_kernels_have_nothing_to_say(host: Session, seed: int) -> None:
+    """A guest's whole way leaves no taint, no report and no bad word in the log of either kernel."""
+    guest = make_guest(host)
+    guest.memory.fill(seed=seed, length=1 * MiB)
+    preserve(host, guest).close()
+    preserve(host, guest)
+    examine(host)
+
+    session, guest = retrieve(host := host.live_update())
+
+    guest.memory.verify(seed=seed, length=1 * MiB)
+    guest.memory.punch_hole(0, PAGE)
+    session.finish()
+    for file in (session, guest.vcpu, guest.memory, guest.vm):
+        file.close()
+    host.memory_free()
+    examine(host)
+
+
+@pytest.mark.rules("H1")
+def test_a_report_would_be_seen(host: Session) -> None:
+    """The examination above sees a line that the kernel was made to log."""
+    host.files.put_text("/dev/kmsg", "<6>luh: refcount of nothing")
+    with pytest.raises(AssertionError, match="refcount of nothing"):
+        examine(host)
