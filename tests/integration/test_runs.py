@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.case import MiB
-from tests.integration.conftest import Ran, build
+from tests.integration.conftest import ROOT, Ran, build
 
 
 @pytest.fixture
@@ -43,6 +43,14 @@ def test_memory_survives_in_every_order(luh_run: Callable[..., Ran]) -> None:
         assert console.count("Linux version 7.3") == 2
     assert len([name for name in ran.scenarios if name.startswith("test_checker_sees_damage")]) == 3
     assert "CONFIG_LIVEUPDATE_GUEST_MEMFD=y" in (ran.directory / "kernel.config").read_text()
+
+
+def test_scenario_of_the_readme_passes(luh_run: Callable[..., Ran], tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text()
+    (tmp_path / "my_scenario.py").write_text(readme.partition("```python\n")[2].partition("```")[0])
+    ran = luh_run(tmp_path / "my_scenario.py")
+    assert ran.status == 0, ran.output
+    assert ran.scenarios["test_memory_survives"]["bytes_verified"] == 16 * MiB
 
 
 def test_kernel_without_the_series_is_skipped_with_the_reason(luh_run: Callable[..., Ran]) -> None:
