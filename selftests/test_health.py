@@ -58,6 +58,6 @@ def test_kernels_have_nothing_to_say(host: Session, seed: int) -> None:
 @pytest.mark.rules("H1")
 def test_a_report_would_be_seen(host: Session) -> None:
     """The examination above sees a line that the kernel was made to log."""
-    host.files.put_text("/dev/kmsg", "<6>luh: refcount of nothing")
+    host.files.put_text("/dev/kmsg", "<6>luh: refcount of nothing\n")
     with pytest.raises(AssertionError, match="refcount of nothing"):
         examine(host)

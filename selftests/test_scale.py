@@ -97,19 +97,20 @@ def test_scattered_pages(host: Session, seed: int, stride: int) -> None:
     guest = make_guest(host, size)
     for number in range(count):
         guest.memory.fallocate(number * stride * PAGE, PAGE)
-    end = range(0, count * stride, stride)
-    for page in (*end[:20], *end[-20:]):
+    there = range(0, count * stride, stride)
+    written = (*there[:5], *there[-5:])
+    for page in written:
         guest.memory.fill(seed=seed, offset=page * PAGE, length=PAGE)
     shape = guest.memory.allocated()
-    assert shape == [(page, 1) for page in end]
+    assert shape == [(page, 1) for page in there]
     preserve(host, guest)
 
     session, guest = retrieve(host.live_update())
 
     guest.memory.settled(shape)
-    for page in (*end[:20], *end[-20:]):
+    for page in written:
         guest.memory.verify(seed=seed, offset=page * PAGE, length=PAGE)
-    guest.memory.verify_zero(offset=(end[21]) * PAGE, length=PAGE)
+    guest.memory.verify_zero(offset=there[5] * PAGE, length=PAGE)
     session.finish()
 
 
