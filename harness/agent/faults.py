@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Allocations that fail on demand (Documentation/fault-injection/fault-injection.rst).
 
-Of one thread: its n-th allocation fails, and no other, whoever else allocates (`call`). Of one slab cache:
-the next allocations from it fail, whoever asks, which reaches the kernel's own workers (`fail_cache`).
+Of one thread: its n-th allocation fails, and no other, whoever else allocates (`call`). Of the
+kernel's own threads, which nobody can count for: the next ones in one function (`fail_below`).
 """
 
 from __future__ import annotations
 
+import errno
 import os
 
 from .host import DEBUGFS
@@ -64,22 +65,70 @@ def left() -> int:
     return _left
 
 
-def fail_cache(cache: str, times: int) -> None:
-    """The next so many allocations from a slab cache fail, in every task; 0 ends that.
+def fail_below(function: str, times: int) -> None:
+    """The next so many slab allocations of the kernel's own threads fail in that function; 0 ends that.
 
-    OSError EINVAL where the cache is one with others (see /sys/kernel/slab).
+    Of threads and functions, because a kernel that cannot start a worker stands still, and a program whose
+    pages cannot come back repeats its page fault for ever.
     """
-    with open(f"/sys/kernel/slab/{cache}/failslab", "w") as file:
-        file.write("1" if times else "0")
-    _set("failslab/cache-filter", "Y" if times else "N")
-    _set("failslab/times", str(times or 1))
-    _set("failslab/probability", "100" if times else "0")
+    start, end = _addresses(function) if times else (0, (1 << 64) - 1)
+    if times:
+        for task in _kernel_threads():
+            _mark(task)
+    for name, value in (
+        ("probability", "0"),
+        ("require-start", hex(start)),
+        ("require-end", hex(end)),
+        ("task-filter", "Y" if times else "N"),
+        ("times", str(times or 1)),
+        ("probability", "100" if times else "0"),
+    ):
+        _set(f"failslab/{name}", value)
 
 
-def cache_failures_left() -> int:
-    """How many of the failures that `fail_cache` ordered have not come yet."""
+def failures_left() -> int:
+    """How many of the failures that `fail_below` ordered have not come yet."""
     with open(f"{DEBUGFS}/failslab/times") as file:
         return int(file.read())
+
+
+def _addresses(function: str) -> tuple[int, int]:
+    """Where a kernel function begins and where the next one does."""
+    start, found = 0, []
+    with open("/proc/kallsyms", encoding="utf-8") as file:
+        for line in file:
+            address, kind, name = line.split()[:3]
+            if kind in "tT":
+                found.append(int(address, 16))
+                if name == function:
+                    start = found[-1]
+    if not start:
+        raise OSError(errno.ENOENT, f"the kernel has no function {function}")
+    return start, min(address for address in found if address > start)
+
+
+def _kernel_threads() -> list[int]:
+    """kthreadd, whose future children inherit its mark, and all that it has."""
+    found = [2]
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    parent = int(file.read().rpartition(b")")[2].split()[1])
+            except OSError:
+                continue  # it ended meanwhile
+            if parent == 2:
+                found.append(int(name))
+    return found
+
+
+def _mark(task: int) -> None:
+    try:
+        with open(f"/proc/{task}/make-it-fail", "w") as file:
+            file.write("1")
+    except OSError:
+        if os.path.exists(f"/proc/{task}"):
+            raise
 
 
 def _set(name: str, value: str) -> None:
@@ -91,6 +140,6 @@ OPERATIONS: dict[str, Callable[..., object]] = {
     "prepare": prepare,
     "call": call,
     "left": left,
-    "fail_cache": fail_cache,
-    "cache_failures_left": cache_failures_left,
+    "fail_below": fail_below,
+    "failures_left": failures_left,
 }

@@ -55,13 +55,13 @@ class Faults:
         except RemoteError as error:
             return Attempt(self._hit(), error.errno)
 
-    def fail_cache(self, cache: str, times: int) -> None:
-        """The next so many allocations from a slab cache fail, in all tasks; 0 ends that."""
-        self._session.call("faults.fail_cache", cache=cache, times=times)
+    def fail_below(self, function: str, times: int) -> None:
+        """The next so many slab allocations of the kernel's own threads in a function fail; 0 ends that."""
+        self._session.call("faults.fail_below", function=function, times=times)
 
     @property
-    def cache_failures_left(self) -> int:
-        return int(self._session.call("faults.cache_failures_left"))
+    def failures_left(self) -> int:
+        return int(self._session.call("faults.failures_left"))
 
     def _hit(self) -> bool:
         return int(self._session.call("faults.left")) == 0
