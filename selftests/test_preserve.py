@@ -8,11 +8,13 @@ the old kernel still runs and the guest can be moved away, not found missing in 
 from __future__ import annotations
 
 import errno
+from itertools import permutations, product
 
 import pytest
 
 from harness.case import Bench, MiB
 from harness.guest.errors import raises_errno
+from harness.guest.resources import File
 from harness.guest.session import Session
 from selftests.vms import MEMORY, PAGE, VM, make_guest, preserve_files, start_guest
 
@@ -150,6 +152,68 @@ def test_several_vms(host: Session, seed: int, names: tuple[str, str]) -> None:
         guest = start_guest(sessions[name].retrieve_vm(20 + number), memory)
         guest.vcpu.verify(memory, seed=seed + number)
         memory.verify(seed=seed + number)
+    for session in sessions.values():
+        session.finish()
+
+
+@PRESERVING
+@pytest.mark.rules("P8", "R1")
+def test_every_order_of_a_vm_with_two_memories(host: Session, seed: int) -> None:
+    """All six orders of the preserve with all six of the retrieve, a VM with two memories for each."""
+    orders = list(product(permutations((VM, MEMORY, MEMORY + 1)), repeat=2))
+    for number, (order, _) in enumerate(orders):
+        vm = host.kvm.create_vm()
+        files: dict[int, File] = {VM: vm}
+        for token in (MEMORY, MEMORY + 1):
+            memory = vm.create_guest_memfd(4 * PAGE, mmap=True, init_shared=True)
+            memory.fill(seed=seed + 2 * number + token)
+            files[token] = memory
+        preserve_files(host, {token: files[token] for token in order}, f"vm{number}")
+        for file in files.values():
+            file.close()
+
+    host = host.live_update()
+
+    for number, (_, order) in enumerate(orders):
+        session = host.liveupdate.retrieve_session(f"vm{number}")
+        memories = {}
+        for token in order:
+            if token == VM:
+                vm = session.retrieve_vm(VM)
+            else:
+                memories[token] = session.retrieve_guest_memfd(token)
+        for token, memory in memories.items():
+            vm.bind(memory, gpa=token << 30, slot=token)
+            memory.verify(seed=seed + 2 * number + token)
+        session.finish()
+
+
+@PRESERVING
+@pytest.mark.rules("P8", "R1")
+@pytest.mark.parametrize("names", [("one", "one"), ("one", "two")], ids=["one-session", "two-sessions"])
+def test_two_vms_with_two_memories_each(host: Session, seed: int, names: tuple[str, str]) -> None:
+    """Four memories of two VMs, preserved crosswise, come back each to its own VM and to no other."""
+    vms = [host.kvm.create_vm() for _ in names]
+    sessions = {name: host.liveupdate.create_session(name) for name in dict.fromkeys(names)}
+    for part in range(2):
+        for number, name in enumerate(names):
+            memory = vms[number].create_guest_memfd(1 * MiB, mmap=True, init_shared=True)
+            memory.fill(seed=seed + 2 * number + part)
+            sessions[name].preserve(memory, token=10 + 2 * number + part)
+    for number, name in enumerate(names):
+        sessions[name].preserve(vms[number], token=number)
+
+    host = host.live_update()
+
+    sessions = {name: host.liveupdate.retrieve_session(name) for name in dict.fromkeys(names)}
+    vms = [sessions[name].retrieve_vm(number) for number, name in enumerate(names)]
+    for number, name in reversed(list(enumerate(names))):
+        for part in range(2):
+            memory = sessions[name].retrieve_guest_memfd(10 + 2 * number + part)
+            with raises_errno(errno.EINVAL):
+                vms[1 - number].bind(memory, gpa=part << 30, slot=part)
+            vms[number].bind(memory, gpa=part << 30, slot=part)
+            vms[number].create_vcpu(part).verify(memory, seed=seed + 2 * number + part)
     for session in sessions.values():
         session.finish()
 

@@ -9,6 +9,7 @@ import pytest
 
 from harness.case import KiB, MiB
 from harness.errors import KernelError
+from harness.guest import resources
 from harness.guest.errors import MemoryDiffers, UnexpectedResult, raises_errno
 from harness.guest.resources import Binding, Capabilities, GuestMemfd, VcpuExit, Vm
 from harness.guest.session import Session
@@ -134,3 +135,12 @@ def test_the_probe_tells_what_is_missing(host: Session) -> None:
         "preserve_vm",
         "preserve_guest_memfd",
     }
+
+
+def test_pages_are_waited_for(host: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "SETTLE_SECONDS", 0.2)
+    memory = host.files.memfd(16 * PAGE)
+    memory.fill(seed=1, offset=4 * PAGE, length=2 * PAGE)
+    memory.settled([(4, 2)])
+    with pytest.raises(UnexpectedResult, match=r"\[\(4, 2\)\], not \[\(4, 3\)\]"):
+        memory.settled([(4, 3)])
