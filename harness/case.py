@@ -128,7 +128,10 @@ class Kconfig:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A built kernel. vmlinux has symbols and boots by PVH; bzimage is what kexec_file_load takes."""
+    """A built kernel. vmlinux has symbols and boots by PVH; bzimage is what kexec_file_load takes.
+
+    slowness: the factor for deadlines that were chosen for a kernel without debugging options.
+    """
 
     name: str
     digest: str
@@ -137,6 +140,7 @@ class Kernel:
     bzimage: Path
     config: Path
     subjects: tuple[str, ...]
+    slowness: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +176,11 @@ class Bench:
     choice: AcceleratorChoice
     directory: Path
     seed: int = 1
+
+    @property
+    def time_scale(self) -> float:
+        """The factor for all deadlines: of the accelerator and of the slower of the two kernels."""
+        return self.choice.time_scale * max(self.kernel.slowness, self.next_kernel.slowness)
 
 
 # ---- what comes out ---------------------------------------------------------------------------

@@ -60,7 +60,7 @@ def run_scenarios(
         environment = {**ENVIRONMENT, "PYTHONPATH": str(layout.root)}
         with command.spawn(argv, env=environment, pass_fds=(sink.fileno(),), stdout=log, stderr=log) as child:
             sink.close()
-            for line in _lines(source, SILENCE_SECONDS * bench.choice.time_scale):
+            for line in _lines(source, SILENCE_SECONDS * bench.time_scale):
                 on_event(read_event(line))
             return _wait(child)
 

@@ -37,6 +37,7 @@ from harness.machine.qemu import Machine
 from harness.scenarios import rules
 
 BOOT_SECONDS = 30.0
+LEAKS_SECONDS = 60.0
 STEP_SECONDS = 0.2
 LAST_CALLS = 5
 
@@ -217,11 +218,12 @@ def host(request: pytest.FixtureRequest, bench: Bench) -> Iterator[Session]:
         yield session
         if not trial.errors:
             _still_answers(session)
+            _nothing_leaked(session.latest, trial)
         trial.step("powering off")
 
 
 def _boot(machine: Machine, bench: Bench, journal: Journal) -> Session:
-    scale = bench.choice.time_scale
+    scale = bench.time_scale
     with journal.phase("boot"):
         return Session.open(
             machine,
@@ -241,6 +243,15 @@ def _still_answers(session: Session) -> None:
 
 def _file(collector: pytest.Collector) -> str:
     return collector.path.name if isinstance(collector, pytest.File) else collector.nodeid
+
+
+def _nothing_leaked(session: Session, trial: Trial) -> None:
+    """What kmemleak finds in the last kernel, where that has it, is a report against itself (rule H1)."""
+    if not session.call("leaks.supported"):
+        return
+    trial.step("looking for leaks")
+    if report := session.call("leaks.find", session.deadline(LEAKS_SECONDS, "kmemleak's scans")):
+        raise KernelError("kmemleak found memory that nobody points to", detail=report)
 
 
 def _name(item: pytest.Item) -> str:

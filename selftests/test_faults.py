@@ -277,8 +277,8 @@ def test_failing_retrieve_of_memory(host: Session, seed: int, first: str, points
 
 # ---- memory that has yet to come ---------------------------------------------------------------
 
-# What adds a page to a page cache. While it fails for the kernel's worker, restored pages come by faults alone;
-# the worker tries again every second.
+# What adds a page to a page cache. While it fails for the kernel's worker, restored pages come in by faults
+# alone; the worker tries again every second.
 ADD_PAGE = "filemap_add_folio"
 FOR_EVER = 1_000_000
 # One node of a page cache's index has so many pages.

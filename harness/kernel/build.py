@@ -8,6 +8,7 @@ compiles only what changed; the finished kernel is keyed by everything that went
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import time
@@ -32,6 +33,9 @@ PARTS = {
     "kernel.release": "include/config/kernel.release",
     "config": ".config",
 }
+# By how much an option makes a kernel slower, roughly; together they multiply. KASAN and kmemleak are on each
+# allocation, lockdep on each lock.
+SLOWNESS = {"KASAN": 2.5, "PROVE_LOCKING": 1.5, "DEBUG_KMEMLEAK": 1.5, "KCSAN": 5.0}
 OBJECT = re.compile(r"  (?:CC|AS|AR|LD|HOSTCC)\s+(?:\[M\]\s+)?(\S+)")
 # Linux 7.3 with this project's fragments: 1,757 objects for 719 options that are on.
 OBJECTS_PER_OPTION = 2.44
@@ -69,10 +73,16 @@ def build(name: str, tree: PatchedTree, config: Kconfig, store: Store, progress:
         bzimage=entry / "bzImage",
         config=entry / "config",
         subjects=tree.subjects,
+        slowness=slowness(configuration.values(entry / "config")),
     )
     text = f"Linux {kernel.release}" + (", built before" if known else "")
     progress(Update("build", text, done=1.0, finished=True))
     return kernel
+
+
+def slowness(options: dict[str, str]) -> float:
+    """How many times slower than usual a kernel with these options is, for deadlines."""
+    return math.prod(factor for option, factor in SLOWNESS.items() if options.get(option) == "y")
 
 
 def _make(

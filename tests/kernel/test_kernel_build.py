@@ -53,6 +53,12 @@ def test_a_kernel_has_all_its_parts(make: Build) -> None:
     assert json.loads((entry / "meta.json").read_text())["objects"] == 4
 
 
+def test_a_kernel_that_checks_itself_gets_more_time() -> None:
+    assert build.slowness({"KVM": "y"}) == 1.0
+    lockdep, kasan = ({option: "y"} for option in ("PROVE_LOCKING", "KASAN"))
+    assert 1.0 < build.slowness(lockdep) < build.slowness(kasan) < build.slowness(lockdep | kasan)
+
+
 def test_progress_counts_objects_and_estimates_what_remains(make: Build, updates: list[Update]) -> None:
     make(updates.append)
     last = [update for update in updates if update.phase == "build" and not update.finished][-1]
