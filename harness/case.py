@@ -130,7 +130,8 @@ class Kconfig:
 class Kernel:
     """A built kernel. vmlinux has symbols and boots by PVH; bzimage is what kexec_file_load takes.
 
-    slowness: the factor for deadlines that were chosen for a kernel without debugging options.
+    slowness and appetite: the factors for deadlines, and for the machine's memory, that were chosen for a
+    kernel without debugging options.
     """
 
     name: str
@@ -141,6 +142,7 @@ class Kernel:
     config: Path
     subjects: tuple[str, ...]
     slowness: float = 1.0
+    appetite: int = 1
 
 
 @dataclass(frozen=True, slots=True)

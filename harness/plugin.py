@@ -193,7 +193,10 @@ def bench(request: pytest.FixtureRequest) -> Bench:
     if shared is None:
         raise pytest.UsageError("a scenario needs a machine: start it with `luh run`")
     directory = shared.directory / traces(_name(request.node))
-    return replace(shared, machine=_machine(request.node, shared.machine), directory=directory)
+    machine = _machine(request.node, shared.machine)
+    appetite = max(shared.kernel.appetite, shared.next_kernel.appetite)
+    machine = replace(machine, memory=machine.memory * appetite)
+    return replace(shared, machine=machine, directory=directory)
 
 
 @pytest.fixture

@@ -65,6 +65,7 @@ def build(name: str, tree: PatchedTree, config: Kconfig, store: Store, progress:
         lambda draft: _make(name, tree, config, store, draft, deadline, progress),
         deadline=deadline,
     )
+    options = configuration.values(entry / "config")
     kernel = Kernel(
         name=name,
         digest=key,
@@ -73,7 +74,8 @@ def build(name: str, tree: PatchedTree, config: Kconfig, store: Store, progress:
         bzimage=entry / "bzImage",
         config=entry / "config",
         subjects=tree.subjects,
-        slowness=slowness(configuration.values(entry / "config")),
+        slowness=slowness(options),
+        appetite=appetite(options),
     )
     text = f"Linux {kernel.release}" + (", built before" if known else "")
     progress(Update("build", text, done=1.0, finished=True))
@@ -83,6 +85,15 @@ def build(name: str, tree: PatchedTree, config: Kconfig, store: Store, progress:
 def slowness(options: dict[str, str]) -> float:
     """How many times slower than usual a kernel with these options is, for deadlines."""
     return math.prod(factor for option, factor in SLOWNESS.items() if options.get(option) == "y")
+
+
+def appetite(options: dict[str, str]) -> int:
+    """How many times the usual memory a kernel with these options needs.
+
+    KASAN's shadow is an eighth of all memory, taken at boot, when KHO's scratch areas become twice as large as
+    all that was taken (kho_reserve_scratch()): of 1 GiB nothing would be left.
+    """
+    return 2 if options.get("KASAN") == "y" else 1
 
 
 def _make(

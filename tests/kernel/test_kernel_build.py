@@ -53,8 +53,9 @@ def test_a_kernel_has_all_its_parts(make: Build) -> None:
     assert json.loads((entry / "meta.json").read_text())["objects"] == 4
 
 
-def test_a_kernel_that_checks_itself_gets_more_time() -> None:
-    assert build.slowness({"KVM": "y"}) == 1.0
+def test_a_kernel_that_checks_itself_gets_more_time_and_memory() -> None:
+    assert build.slowness({"KVM": "y"}) == build.appetite({"KVM": "y"}) == 1
+    assert build.appetite({"KASAN": "y"}) == 2
     lockdep, kasan = ({option: "y"} for option in ("PROVE_LOCKING", "KASAN"))
     assert 1.0 < build.slowness(lockdep) < build.slowness(kasan) < build.slowness(lockdep | kasan)
 
