@@ -90,8 +90,8 @@ def slowness(options: dict[str, str]) -> float:
 def appetite(options: dict[str, str]) -> int:
     """How many times the usual memory a kernel with these options needs.
 
-    KASAN's shadow is an eighth of all memory, taken at boot, when KHO's scratch areas become twice as large as
-    all that was taken (kho_reserve_scratch()): of 1 GiB nothing would be left.
+    KASAN's shadow is an eighth of all memory, taken at boot, and KHO's scratch areas become twice as large as
+    all that was taken until then (kho_reserve_scratch()): of 1 GiB nothing would be left.
     """
     return 2 if options.get("KASAN") == "y" else 1
 
