@@ -13,10 +13,10 @@ import time
 import pytest
 
 from harness.case import MiB
-from harness.guest.child import Child
+from harness.guest.child import Child, take
 from harness.guest.errors import ProcessEnded, RemoteError, raises_errno
 from harness.guest.session import Session
-from selftests.vms import MEMORY, NAME, PAGE, VM, make_guest, preserve, retrieve, start_guest
+from selftests.vms import MEMORY, NAME, PAGE, VM, Guest, make_guest, preserve, retrieve, start_guest
 
 pytestmark = pytest.mark.needs("preserve_vm", "preserve_guest_memfd")
 
@@ -167,3 +167,60 @@ def test_limit_is_raised_in_time(host: Session, seed: int) -> None:
     memory.settled([(0, SIZE // PAGE)])
     memory.verify(seed=seed)
     session.finish()
+
+
+@pytest.mark.rules("R8", "R4")
+def test_who_is_charged_is_gone_before_the_pages_come(host: Session, seed: int) -> None:
+    """The control group that retrieved is removed at once, with its process; all comes in."""
+    host, free = updated(host, seed)
+    child = confined(host, 2 * SIZE)
+    session = child.liveupdate.retrieve_session(NAME)
+    memory, vm = take(host, session.retrieve_guest_memfd(MEMORY)), take(host, session.retrieve_vm(VM))
+    child.kill()
+    host.files.rmdir(GROUP)
+    memory.settled([(0, SIZE // PAGE)])
+    memory.verify(seed=seed)
+    for file in (memory, vm):
+        file.close()
+    host.memory_returned(free + SIZE)
+
+
+@pytest.mark.rules("R4", "R8")
+def test_next_update_at_once(host: Session, seed: int) -> None:
+    """Memory that nobody has touched since its retrieve goes on through three more updates, page for page."""
+    guest = make_guest(host, SIZE)
+    guest.memory.fill(seed=seed, length=SIZE // 2)
+    for _ in range(4):
+        preserve(host, guest)
+        host = host.live_update()
+        session = host.liveupdate.retrieve_session(NAME)
+        vm, memory = session.retrieve_vm(VM), session.retrieve_guest_memfd(MEMORY)
+        session.finish()
+        session.close()
+        guest = Guest(vm, memory, vm.create_vcpu())
+    memory.settled([(0, SIZE // 2 // PAGE)])
+    memory.verify(seed=seed, length=SIZE // 2)
+    vm.bind(memory, gpa=0, slot=0)
+    guest.vcpu.verify(memory, seed=seed, length=SIZE // 2)
+
+
+@pytest.mark.rules("R4", "P5", "F5")
+def test_preserved_before_it_has_come(host: Session, seed: int) -> None:
+    """Preserved and closed while pages still come, none is lost; before FINISH it is EBUSY."""
+    host, free = updated(host, seed)
+    session, guest = retrieve(host)
+    following = host.liveupdate.create_session("next")
+    for file in (guest.vm, guest.memory):
+        with raises_errno(errno.EBUSY):
+            following.preserve(file, token=1)
+    following.close()
+    session.finish()
+    for number in range(10):
+        guest.memory.punch_hole(number * MiB, PAGE)
+        preserve(host, guest, "next").close()
+    for number in range(10):
+        guest.memory.fill(seed=seed, offset=number * MiB, length=PAGE)
+    guest.memory.verify(seed=seed)
+    for file in (session, guest.vcpu, guest.memory, guest.vm):
+        file.close()
+    host.memory_returned(free + SIZE)

@@ -9,12 +9,13 @@ while every page that is there goes on working; and an update that is called off
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 from itertools import permutations
 
 import pytest
 
 from harness.case import KiB, MiB
-from harness.guest.errors import raises_errno
+from harness.guest.errors import RemoteError, raises_errno
 from harness.guest.session import Session
 from selftests.vms import PAGE, SIZE, Guest, make_guest, preserve, retrieve
 
@@ -24,6 +25,9 @@ pytestmark = pytest.mark.needs("preserve_vm", "preserve_guest_memfd")
 PRESENT = 1 * MiB
 HOLE = 2 * MiB
 ODD_MODE, PUNCH = 0x40, 0x03
+# include/uapi/asm-generic/mman-common.h
+MADV_WILLNEED, MADV_DONTNEED, MADV_REMOVE, MADV_COLD, MADV_PAGEOUT = 3, 4, 9, 20, 21
+MADV_POPULATE_READ, MADV_POPULATE_WRITE = 22, 23
 CLOSE_ORDERS = tuple("-".join(names) for names in permutations(("vm", "memory", "vcpu")))
 # KVM_MEMORY_ATTRIBUTE_PRIVATE of include/uapi/linux/kvm.h
 PRIVATE = 1 << 3
@@ -90,6 +94,30 @@ def test_prefault_gets_no_new_page(host: Session, seed: int) -> None:
     left = guest.vcpu.pre_fault(PRESENT - PAGE, 2 * PAGE)
     assert left == PAGE
     assert guest.memory.allocated() == [(0, PRESENT // PAGE)]
+
+
+@pytest.mark.rules("F1", "F2", "F3")
+def test_advice_changes_no_shape(host: Session, seed: int) -> None:
+    """No madvise(2) adds a page to frozen memory or takes one away; what zaps a mapping loses no content."""
+    guest = half_full(host, seed)
+    preserve(host, guest)
+    with raises_errno(errno.EPERM):
+        guest.memory.advise(MADV_REMOVE, 0, PRESENT)
+    for advice in (MADV_POPULATE_READ, MADV_POPULATE_WRITE):
+        guest.memory.advise(advice, 0, PRESENT)
+        with raises_errno(errno.EFAULT):
+            guest.memory.advise(advice, HOLE)
+    for advice in (MADV_DONTNEED, MADV_COLD, MADV_PAGEOUT, MADV_WILLNEED):
+        with suppress(RemoteError):
+            guest.memory.advise(advice, 0, PRESENT)
+    assert guest.memory.allocated() == [(0, PRESENT // PAGE)]
+    guest.memory.verify(seed=seed, length=PRESENT)
+
+    session, guest = retrieve(host.live_update())
+
+    guest.memory.settled([(0, PRESENT // PAGE)])
+    guest.memory.verify(seed=seed, length=PRESENT)
+    session.finish()
 
 
 @pytest.mark.rules("F3")

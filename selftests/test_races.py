@@ -174,6 +174,36 @@ def test_holes_are_touched_while_the_memory_freezes(host: Session) -> None:
     session.finish()
 
 
+@pytest.mark.rules("R3", "R4")
+def test_restored_memory_is_fought_over_while_it_comes(host: Session, seed: int) -> None:
+    """Faults of the guest and of a process, punches and allocations, all at once: each page is its own."""
+    guest = make_guest(host, MARCH)
+    guest.memory.fill(seed=seed)
+    preserve(host, guest)
+    host = host.live_update()
+    free = host.memory_free()
+    child, other = host.spawn(), host.spawn()
+    half, end = MARCH // 2, MARCH - 1 * MiB
+
+    session, guest = retrieve(host)
+    taken, too = child.take(guest.memory), other.take(guest.memory)
+    seconds = 1.0 * host.time_scale / 5
+    punches = child.begin("race.churn", file=taken, offset=end, length=1 * MiB, seconds=seconds)
+    touches = other.begin("memory.touch", memory=too, offset=0, length=half, store=True)
+    guest.vcpu.verify(guest.memory, seed=seed, offset=0, length=half)
+
+    touches.result(60)
+    assert punches.result(60)["refused"] == 0
+    guest.memory.verify(seed=seed, length=end)
+    guest.memory.verify_zero(offset=end)
+    session.finish()
+    child.kill()
+    other.kill()
+    for file in (session, guest.vcpu, guest.memory, guest.vm):
+        file.close()
+    host.memory_returned(free + MARCH)
+
+
 def errno_of(attempt: Callable[[], object]) -> int:
     """What it failed with, 0 if it did not."""
     try:

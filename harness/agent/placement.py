@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where the pages of a mapped file are and should be, and pages that break: NUMA and memory failure."""
+"""Where the pages of a mapped file are and should be (NUMA), and what the kernel is advised about them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# include/uapi/linux/mempolicy.h and asm-generic/mman-common.h
+# include/uapi/linux/mempolicy.h
 POLICIES = {"default": 0, "preferred": 1, "bind": 2, "interleave": 3, "local": 4}
 F_NODE, F_ADDR = 1, 2
-MADV_HWPOISON = 100
 MASK_BITS = 64
 
 
@@ -46,14 +45,14 @@ def nodes(memory: File, offset: int, length: int) -> list[int]:
     return found
 
 
-def poison(memory: File, offset: int) -> None:
-    """Have the kernel treat a page as broken; EINVAL without CONFIG_MEMORY_FAILURE."""
-    syscall("madvise", memory.mapping.address + offset, PAGE, MADV_HWPOISON)
+def advise(memory: File, offset: int, length: int, advice: int) -> None:
+    """madvise(2) on a part of the mapping."""
+    syscall("madvise", memory.mapping.address + offset, length, advice)
 
 
 OPERATIONS: dict[str, Callable[..., object]] = {
     "bind": bind,
     "policy": policy,
     "nodes": nodes,
-    "poison": poison,
+    "advise": advise,
 }

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from harness.guest.session import Session
 
 PAGE = 4096
+# include/uapi/asm-generic/mman-common.h
+MADV_HWPOISON = 100
 GUEST_MEMFD_FLAG_MMAP, GUEST_MEMFD_FLAG_INIT_SHARED = 1, 2
 
 # The slowest that a range is filled or checked, on a machine whose time scale is 1.
@@ -170,7 +172,7 @@ class Memory(File):
         )
         return found
 
-    # ---- NUMA, and pages that break (agent/placement.py) -----------------------------------
+    # ---- NUMA and advice (agent/placement.py) -----------------------------------
 
     def mbind(self, policy: str, *, nodes: int = 0, offset: int = 0, length: int | None = None) -> None:
         """mbind(2): "bind", "preferred", "interleave", "default"; nodes is a mask."""
@@ -184,9 +186,13 @@ class Memory(File):
         found: list[int] = self._range("placement.nodes", offset, length)
         return found
 
+    def advise(self, advice: int, offset: int, length: int = PAGE) -> None:
+        """madvise(2) on a part of the agent's mapping."""
+        self._range("placement.advise", offset, length, advice=advice)
+
     def poison(self, offset: int) -> None:
-        """Have the kernel treat a page as broken (MADV_HWPOISON)."""
-        self.session.call("placement.poison", memory=self, offset=offset)
+        """Have the kernel treat a page as broken; EINVAL without CONFIG_MEMORY_FAILURE."""
+        self.advise(MADV_HWPOISON, offset)
 
     def _range(self, operation: str, offset: int, length: int | None, **arguments: Any) -> Any:
         size = self.size - offset if length is None else length
