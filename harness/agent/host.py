@@ -99,7 +99,7 @@ def settle() -> None:
 
 
 def _empty_quarantine() -> None:
-    """KASAN keeps what is freed, up to 1/32 of all memory, until its cache is shrunk (mm/kasan/quarantine.c)."""
+    """KASAN keeps what is freed until its cache is shrunk, up to 1/32 of memory (mm/kasan/quarantine.c)."""
     for cache in os.listdir("/sys/kernel/slab"):
         try:
             with open(f"/sys/kernel/slab/{cache}/shrink", "w") as file:
