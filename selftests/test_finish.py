@@ -210,9 +210,9 @@ def test_preserved_before_it_has_come(host: Session, seed: int) -> None:
     host, free = updated(host, seed)
     session, guest = retrieve(host)
     following = host.liveupdate.create_session("next")
-    for file in (guest.vm, guest.memory):
+    for incoming in (guest.vm, guest.memory):
         with raises_errno(errno.EBUSY):
-            following.preserve(file, token=1)
+            following.preserve(incoming, token=1)
     following.close()
     session.finish()
     for number in range(10):
