@@ -31,6 +31,7 @@ MANY = 1000
 ROUNDS = 32
 TOLERANCE = 256 * KiB
 PATIENCE = 60.0
+FOR_EVER = 1_000_000
 
 
 def until_none_is_hit(attempt: Callable[[int], Attempt]) -> int:
@@ -275,12 +276,45 @@ def test_failing_retrieve_of_memory(host: Session, seed: int, first: str, points
     judge(host, compare(host, points, attempt))
 
 
+@pytest.mark.rules("R9", "H1", "H2")
+@pytest.mark.lane("long")
+@pytest.mark.parametrize(("token", "there"), [(VM, ()), (MEMORY, ()), (MEMORY, (VM,))])
+def test_retrieve_that_cannot_be_tracked(
+    host: Session, seed: int, token: int, there: tuple[int, ...]
+) -> None:
+    """Where there is no memory to remember what is retrieved, the retrieve fails as any other does.
+
+    The allocation is tried twice, without waiting and with, so that no single failure reaches this.
+    """
+    guest = with_holes(host, seed)
+    preserve(host, guest)
+
+    faults = Faults(host := host.live_update())
+    free = host.memory_free()
+
+    session = host.liveupdate.retrieve_session(NAME)
+    files = [session.retrieve(token) for token in there]
+    faults.fail_below("__xa_insert", FOR_EVER, kernel=False)
+    with raises_errno(errno.ENOMEM):
+        session.retrieve(token)
+    injected = FOR_EVER - faults.failures_left
+    faults.fail_below("__xa_insert", 0)
+    with raises_errno(errno.ENOMEM):
+        session.retrieve(token)
+    session.finish()
+    for file in (session, *files):
+        file.close()
+    host.measure("faults_injected", injected)
+    missing = free + SIZE // 2 - host.memory_free()
+    host.measure("memory_missing_bytes", missing)
+    assert missing <= 4 * TOLERANCE
+
+
 # ---- memory that has yet to come ---------------------------------------------------------------
 
 # What adds a page to a page cache. While it fails for the kernel's worker, restored pages come in by faults
 # alone; the worker tries again every second.
 ADD_PAGE = "filemap_add_folio"
-FOR_EVER = 1_000_000
 # One node of a page cache's index has so many pages.
 NODE = 64 * PAGE
 # One of the host's page tables maps so many.

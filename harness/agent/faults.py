@@ -65,16 +65,17 @@ def left() -> int:
     return _left
 
 
-def fail_below(function: str, times: int) -> None:
-    """The next so many slab allocations of the kernel's own threads fail in that function; 0 ends that.
+def fail_below(function: str, times: int, kernel: bool = True) -> None:
+    """The next so many slab allocations in that function fail; 0 ends that.
 
-    Of threads and functions, because a kernel that cannot start a worker stands still, and a program whose
-    pages cannot come back repeats its page fault for ever.
+    kernel: those of the kernel's own threads, else this thread's. Never everybody's everywhere: a kernel that
+    cannot start a worker stands still, and a program whose pages cannot come back faults for ever.
     """
     start, end = _addresses(function) if times else (0, (1 << 64) - 1)
     if times:
+        _mark(os.getpid(), not kernel)
         for task in _kernel_threads():
-            _mark(task)
+            _mark(task, kernel)
     for name, value in (
         ("probability", "0"),
         ("require-start", hex(start)),
@@ -122,10 +123,10 @@ def _kernel_threads() -> list[int]:
     return found
 
 
-def _mark(task: int) -> None:
+def _mark(task: int, fails: bool) -> None:
     try:
         with open(f"/proc/{task}/make-it-fail", "w") as file:
-            file.write("1")
+            file.write("1" if fails else "0")
     except OSError:
         if os.path.exists(f"/proc/{task}"):
             raise

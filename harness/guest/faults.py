@@ -55,9 +55,12 @@ class Faults:
         except RemoteError as error:
             return Attempt(self._hit(), error.errno)
 
-    def fail_below(self, function: str, times: int) -> None:
-        """The next so many slab allocations of the kernel's own threads in a function fail; 0 ends that."""
-        self._session.call("faults.fail_below", function=function, times=times)
+    def fail_below(self, function: str, times: int, *, kernel: bool = True) -> None:
+        """The next so many slab allocations in a function of the kernel fail; 0 ends that.
+
+        kernel: those of the kernel's own threads, else those of the agent's.
+        """
+        self._session.call("faults.fail_below", function=function, times=times, kernel=kernel)
 
     @property
     def failures_left(self) -> int:
