@@ -22,18 +22,15 @@ import os
 import re
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-from harness.case import Attempt, Case, GiB, KernelDefinition, MachineSpec, MiB, Outcome, ScenarioResult
+from harness.case import Attempt, Case, GiB, KernelDefinition, KiB, MachineSpec, MiB, Outcome, ScenarioResult
 from harness.errors import InfraError, UsageError
 from harness.layout import Layout
 
 FILE = "measure_preserve.py"
 REPETITIONS = "LUH_REPETITIONS"
 MEASUREMENT = re.compile(r"(guest_memfd|memfd)\.(\w+)\.(\d+)_(ms|bytes)")
-SHAPE = re.compile(r"\[(?P<pattern>\w+)-(?P<size>\d+[MG])\]")
-UNITS = {"M": MiB, "G": GiB}
 # Which of the guest_memfd's figures is compared with which of the memfd's.
 COMPARED = {
     "preserve": ("preserve", "preserve"),
@@ -43,6 +40,61 @@ COMPARED = {
     "guest": ("to_guest", "retrieve"),
     "memory": ("metadata", "metadata"),
 }
+
+
+PAGE = 4 * KiB
+SIZES = {"16M": 16 * MiB, "256M": 256 * MiB, "1G": 1 * GiB, "4G": 4 * GiB, "64G": 64 * GiB}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The pages of a file: `count` of them, every `stride`-th of the `size` bytes from the first on.
+
+    scattered: no two of them that are neighbours in the file are neighbours in physical memory.
+    """
+
+    pattern: str
+    size: int
+    count: int
+    stride: int = 1
+    scattered: bool = False
+
+    @property
+    def name(self) -> str:
+        (size,) = (word for word, size in SIZES.items() if size == self.size)
+        return f"{self.pattern}-{size}"
+
+    @property
+    def packed(self) -> Shape:
+        """As many pages without holes."""
+        return replace(self, size=self.count * PAGE, stride=1)
+
+    @property
+    def last(self) -> int:
+        """The number of the last page."""
+        return (self.count - 1) * self.stride
+
+
+def _full(size: int) -> Shape:
+    return Shape("contiguous", size, size // PAGE)
+
+
+def _half(size: int) -> Shape:
+    return Shape("half", size, size // PAGE // 2, stride=2)
+
+
+def _scattered(size: int) -> Shape:
+    return Shape("scattered", size, size // PAGE, scattered=True)
+
+
+def _sparse(size: int) -> Shape:
+    return Shape("sparse", size, 16, stride=size // PAGE // 16)
+
+
+SHAPES = (
+    *(make(SIZES[size]) for make in (_full, _half, _scattered) for size in ("16M", "256M", "1G", "4G")),
+    *(_sparse(SIZES[size]) for size in ("1G", "64G")),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +146,14 @@ def measure(attempt: Attempt, kernel: KernelDefinition, recipe: str, largest: in
 
     Raises UsageError where no shape is that small, InfraError where none could be measured.
     """
-    file = Layout.here().scenarios / FILE
+    # A sparse file is small, whatever its size.
+    shapes = [shape for shape in SHAPES if shape.count * PAGE <= largest]
+    if all(shape.pattern == "sparse" for shape in shapes):
+        raise UsageError("no shape is that small", hint="the smallest has 16M")
     os.environ[REPETITIONS] = str(count)
-    case = Case(kernel, kernel, recipe, MachineSpec(), scenarios=tuple(_nodes(file, largest)))
+    file = Layout.here().scenarios / FILE
+    nodes = tuple(f"{file}::test_cost[{shape.name}]" for shape in shapes)
+    case = Case(kernel, kernel, recipe, MachineSpec(), nodes)
     verdict = attempt(case)
     rows = tuple(row for result in verdict.scenarios for row in rows_of(result))
     if not rows or not verdict.kernel or not verdict.choice:
@@ -113,35 +170,9 @@ def measure(attempt: Attempt, kernel: KernelDefinition, recipe: str, largest: in
     )
 
 
-SHAPES = (
-    *(
-        f"{pattern}-{size}"
-        for pattern in ("contiguous", "half", "scattered")
-        for size in ("16M", "256M", "1G", "4G")
-    ),
-    *("sparse-1G", "sparse-64G"),
-)
-
-
-def _nodes(file: Path, largest: int) -> list[str]:
-    """pytest's names of the shapes; a sparse file is small whatever its size."""
-    names = [f"test_cost[{shape}]" for shape in SHAPES]
-    wanted = [name for name in names if "sparse" in name or _shape(name)[1] <= largest]
-    if len(wanted) == len([name for name in names if "sparse" in name]):
-        raise UsageError("no shape is that small", hint="the smallest has 16M")
-    return [f"{file}::{name}" for name in wanted]
-
-
-def _shape(name: str) -> tuple[str, int]:
-    """The pattern and the size in a scenario's name."""
-    match = SHAPE.search(name)
-    assert match is not None, name
-    return match["pattern"], int(match["size"][:-1]) * UNITS[match["size"][-1]]
-
-
 def rows_of(result: ScenarioResult) -> Iterable[Row]:
     """The figures of one shape, as far as it got."""
-    pattern, size = _shape(result.name)
+    (shape,) = (shape for shape in SHAPES if result.name.endswith(f"[{shape.name}]"))
     values: dict[tuple[str, str], list[float]] = {}
     for name, value in result.measurements:
         if match := MEASUREMENT.fullmatch(name):
@@ -149,20 +180,20 @@ def rows_of(result: ScenarioResult) -> Iterable[Row]:
     for figure, (ours, theirs) in COMPARED.items():
         mine, other = values.get(("guest_memfd", ours)), values.get(("memfd", theirs))
         if mine and other:
-            yield _row(pattern, size, figure, mine, other)
+            yield _row(shape, figure, mine, other)
 
 
-def _row(pattern: str, size: int, figure: str, mine: list[float], other: list[float]) -> Row:
+def _row(shape: Shape, figure: str, mine: list[float], other: list[float]) -> Row:
     guest_memfd, memfd = statistics.median(mine), statistics.median(other)
     return Row(
-        pattern=pattern,
-        size=size,
+        pattern=shape.pattern,
+        size=shape.size,
         figure=figure,
         unit="bytes" if figure == "memory" else "ms",
         guest_memfd=guest_memfd,
         memfd=memfd,
         ratio=guest_memfd / memfd if memfd > 0 else None,
-        goal=_goal(pattern, size, figure),
+        goal=_goal(shape, figure),
         guest_memfd_values=tuple(mine),
         memfd_values=tuple(other),
     )
@@ -175,10 +206,10 @@ THIRD, SAME, TENTH = 1 / 3, 1.0, 0.1
 INDEPENDENT = 1.5
 
 
-def _goal(pattern: str, size: int, figure: str) -> float | None:
-    if figure == "preserve" and pattern != "sparse":
-        return THIRD if pattern == "contiguous" else SAME
-    return TENTH if (figure, pattern, size) == ("guest", "contiguous", GiB) else None
+def _goal(shape: Shape, figure: str) -> float | None:
+    if figure == "preserve" and shape.pattern != "sparse":
+        return THIRD if shape.pattern == "contiguous" else SAME
+    return TENTH if (figure, shape.pattern, shape.size) == ("guest", "contiguous", GiB) else None
 
 
 def goals_of(rows: Iterable[Row]) -> Iterable[Goal]:

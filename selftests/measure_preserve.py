@@ -13,20 +13,19 @@ is the time of single system calls in the host (harness/agent/measure.py), and i
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from harness.case import GiB, KiB, MiB
+from harness.case import KiB, MiB
+from harness.costs import PAGE, REPETITIONS, SHAPES, Shape
 from harness.deadline import Deadline
 from harness.guest.resources import File, GuestMemfd, LiveUpdateSession, Memfd, Vm
 from harness.guest.session import Session
 
 pytestmark = pytest.mark.needs("preserve_vm", "preserve_guest_memfd", "preserve_memfd")
 
-PAGE = 4 * KiB
-REPETITIONS = int(os.environ.get("LUH_REPETITIONS", "3"))
+COUNT = int(os.environ.get(REPETITIONS, "3"))
 # The slowest step is to make a million scattered pages.
 STEP_SECONDS = 120.0
 # What the host needs besides the two files.
@@ -34,55 +33,9 @@ HOST_MEMORY = 1280 * MiB
 VM, MEMORY = 1, 2
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """The pages of a file: `count` of them, every `stride`-th.
-
-    scattered: no two of them that are neighbours in the file are neighbours in physical memory.
-    """
-
-    size: int
-    count: int
-    stride: int = 1
-    scattered: bool = False
-
-    @property
-    def packed(self) -> Shape:
-        """As many pages without holes."""
-        return Shape(self.count * PAGE, self.count)
-
-    @property
-    def last(self) -> int:
-        return (self.count - 1) * self.stride
-
-    @property
-    def memory(self) -> int:
-        """What the machine needs for two files of this shape, in bytes."""
-        return HOST_MEMORY + 2 * self.count * PAGE + self.count * 64
-
-
-def full(size: int) -> Shape:
-    return Shape(size, size // PAGE)
-
-
-def half(size: int) -> Shape:
-    return Shape(size, size // PAGE // 2, stride=2)
-
-
-def scattered(size: int) -> Shape:
-    return Shape(size, size // PAGE, scattered=True)
-
-
-def sparse(size: int, count: int) -> Shape:
-    return Shape(size, count, stride=size // PAGE // count)
-
-
-SIZES = {"16M": 16 * MiB, "256M": 256 * MiB, "1G": 1 * GiB, "4G": 4 * GiB}
-PATTERNS = {"contiguous": full, "half": half, "scattered": scattered}
-SHAPES = {
-    **{f"{pattern}-{name}": make(size) for pattern, make in PATTERNS.items() for name, size in SIZES.items()},
-    **{f"sparse-{name}": sparse(size, 16) for name, size in {"1G": GiB, "64G": 64 * GiB}.items()},
-}
+def machine(shape: Shape) -> int:
+    """The memory of a machine for two files of this shape, in bytes: their pages, and LUO's lists of them."""
+    return HOST_MEMORY + 2 * shape.count * PAGE + 64 * shape.count
 
 
 @pytest.fixture(autouse=True)
@@ -90,15 +43,15 @@ def fits(shape: Shape) -> None:
     """Skips a shape that this machine has no memory for, before anything is booted."""
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     (available,) = (int(line.split()[1]) * KiB for line in lines if line.startswith("MemAvailable:"))
-    if shape.memory > available:
-        pytest.skip(f"it needs {shape.memory // MiB} MiB, and this machine has {available // MiB} MiB free")
+    if machine(shape) > available:
+        pytest.skip(f"it needs {machine(shape) // MiB} MiB, and this machine has {available // MiB} MiB free")
 
 
 @pytest.mark.parametrize(
     "shape",
     [
-        pytest.param(shape, id=name, marks=pytest.mark.machine(memory=shape.memory))
-        for name, shape in SHAPES.items()
+        pytest.param(shape, id=shape.name, marks=pytest.mark.machine(memory=machine(shape)))
+        for shape in SHAPES
     ],
 )
 def test_cost(host: Session, shape: Shape) -> None:
@@ -108,10 +61,10 @@ def test_cost(host: Session, shape: Shape) -> None:
     memory = vm.create_guest_memfd(shape.size, mmap=True, init_shared=True)
     memfd = host.files.memfd(shape.packed.size)
     make_pages(host, shape, memory, memfd)
-    for repetition in range(REPETITIONS):
+    for repetition in range(COUNT):
         for kind, file in (("guest_memfd", memory), ("memfd", memfd)):
             measure_preserve(host, kind, file, repetition)
-    for repetition in range(REPETITIONS):
+    for repetition in range(COUNT):
         preserve(host, "guest", {VM: vm, MEMORY: memory})
         preserve(host, "file", {MEMORY: memfd})
         host = host.live_update()
