@@ -12,7 +12,7 @@ import struct
 import time
 
 from . import host, kvm, liveupdate, vcpu
-from .files import File, Mapping
+from .files import File
 from .libc import syscall
 from .pattern import PAGE
 
@@ -28,14 +28,12 @@ RANGE_PAGES = (1 << 30) // PAGE
 RUN_SECONDS = 10.0
 
 
-def populate(file: File, first: int, count: int, stride: int = 1, other: File | None = None) -> float:
+def populate(file: File, first: int, count: int, stride: int = 1) -> float:
     """Write to `count` pages, every `stride`-th from `first` on; returns the seconds that it took.
 
-    Pages that are missing are allocated in that order. other: a file that gets the same pages, each right
-    after `file` got its own, so that no two neighbours of a file are neighbours in physical memory.
+    Pages that are missing are allocated in that order.
     """
-    mappings = [one.mapping for one in (file, other) if one]
-    calls = list(_vectors(mappings, first, count, stride))
+    calls = list(_vectors(file.mapping.address, first, count, stride))
     itself = os.pidfd_open(os.getpid())
     try:
         started = time.perf_counter()
@@ -111,19 +109,16 @@ def restart(session: File, vm_token: int, memory_token: int, page: int) -> dict[
     }
 
 
-def _vectors(mappings: list[Mapping], first: int, count: int, stride: int) -> Iterator[bytes]:
-    """Arrays of struct iovec for the pages; of a contiguous range of one file each has a single element."""
-    if stride == 1 and len(mappings) == 1:
+def _vectors(address: int, first: int, count: int, stride: int) -> Iterator[bytes]:
+    """Arrays of struct iovec for pages of the mapping at that address; those of a range have one element."""
+    if stride == 1:
         for done in range(0, count, RANGE_PAGES):
-            address = mappings[0].address + (first + done) * PAGE
-            yield struct.pack("=QQ", address, min(RANGE_PAGES, count - done) * PAGE)
+            yield struct.pack("=QQ", address + (first + done) * PAGE, min(RANGE_PAGES, count - done) * PAGE)
         return
-    step = IOVECS // len(mappings)
-    for done in range(0, count, step):
+    for done in range(0, count, IOVECS):
         fields: list[int] = []
-        for number in range(done, min(done + step, count)):
-            for mapping in mappings:
-                fields += (mapping.address + (first + number * stride) * PAGE, PAGE)
+        for number in range(done, min(done + IOVECS, count)):
+            fields += (address + (first + number * stride) * PAGE, PAGE)
         yield struct.pack(f"={len(fields)}Q", *fields)
 
 
