@@ -89,20 +89,23 @@ class Store:
 
 
 @contextmanager
-def locked(path: Path, deadline: Deadline) -> Iterator[None]:
-    """Hold an exclusive lock on a file (made if missing) for the length of the block."""
+def locked(path: Path, deadline: Deadline, *, shared: bool = False) -> Iterator[None]:
+    """Hold a lock on a file (made if missing) for the length of the block.
+
+    shared: others may hold it at the same time, if they share it too. Raises DeadlineError.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        _acquire(descriptor, path, deadline)
+        _acquire(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, path, deadline)
         yield
     finally:
         os.close(descriptor)
 
 
-def _acquire(descriptor: int, path: Path, deadline: Deadline) -> None:
+def _acquire(descriptor: int, kind: int, path: Path, deadline: Deadline) -> None:
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
             return
         except BlockingIOError:
             if deadline.expired:

@@ -62,15 +62,22 @@ def apply(tree: SourceTree, series: Path | None, store: Store, progress: Progres
     content = digest(tree.digest, *found)
     overlay = _overlay(tree, found, content, store, deadline, progress)
     holder = store.workspace("tree", digest("patched", str(tree.path), str(series.resolve())))
-    with disk_errors(store.root), locked(holder / trees.LOCK, deadline):
-        record = trees.read_record(holder)
-        if record is None or record.digest != content:
-            trees.forget_record(holder)
-            with trees.still(tree, deadline):
-                _lay(tree.path, overlay, holder / trees.TREE, progress)
-            trees.write_record(holder, trees.Record(content, tree.version, tree.origin))
+    # A record is written whole and removed before its tree changes, so it can be read without the lock,
+    # which a build of the same tree may hold for long.
+    if not _is_laid(holder, content):
+        with disk_errors(store.root), locked(holder / trees.LOCK, deadline):
+            if not _is_laid(holder, content):
+                trees.forget_record(holder)
+                with trees.still(tree, deadline):
+                    _lay(tree.path, overlay, holder / trees.TREE, progress)
+                trees.write_record(holder, trees.Record(content, tree.version, tree.origin))
     progress(Update("series", f"{len(overlay.subjects)} patches of {series.name}", done=1.0, finished=True))
     return PatchedTree(holder / trees.TREE, content, tree.version, overlay.subjects)
+
+
+def _is_laid(holder: Path, content: str) -> bool:
+    record = trees.read_record(holder)
+    return record is not None and record.digest == content
 
 
 def _lay(source: Path, overlay: Overlay, target: Path, progress: Progress) -> None:

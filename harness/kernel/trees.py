@@ -58,13 +58,13 @@ def source_tree(holder: Path, record: Record) -> SourceTree:
 
 @contextmanager
 def still(tree: SourceTree | PatchedTree, deadline: Deadline) -> Iterator[None]:
-    """Keep other runs from changing a tree for the length of the block.
+    """Keep other runs from changing a tree for the length of the block; they may read it too.
 
     Raises InfraError where one already has, since the tree was handed out.
     """
     holder = tree.path.parent
     lock = holder / LOCK
-    with locked(lock, deadline) if lock.exists() else nullcontext():
+    with locked(lock, deadline, shared=True) if lock.exists() else nullcontext():
         record = read_record(holder)
         if record is None or record.digest != tree.digest:
             raise InfraError(
