@@ -278,7 +278,11 @@ def test_failing_retrieve_of_memory(host: Session, seed: int, first: str, points
 
 @pytest.mark.rules("R9", "H1", "H2")
 @pytest.mark.lane("long")
-@pytest.mark.parametrize(("token", "there"), [(VM, ()), (MEMORY, ()), (MEMORY, (VM,))])
+@pytest.mark.parametrize(
+    ("token", "there"),
+    [(VM, ()), (MEMORY, ()), (MEMORY, (VM,))],
+    ids=["vm", "memory", "memory-after-vm"],
+)
 def test_retrieve_that_cannot_be_tracked(
     host: Session, seed: int, token: int, there: tuple[int, ...]
 ) -> None:
