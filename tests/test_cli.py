@@ -120,6 +120,8 @@ def test_help_names_the_commands(luh: Luh) -> None:
         (("run", "--cpus", "0"), "'0'", "--help"),
         (("run", "--accel", "xen"), "xen", "tcg"),
         (("bench", "boots"), "boots", "did you mean boot"),
+        (("bench", "boot", "preserve"), "measured by itself", "luh bench preserve"),
+        (("bench", "preserve", "--largest", "1M"), "no shape is that small", "16M"),
     ],
 )
 def test_wrong_word_gets_a_line_and_a_hint(luh: Luh, words: tuple[str, ...], named: str, hint: str) -> None:

@@ -544,9 +544,11 @@ class Capabilities:
 
 
 def _words(capability: str) -> str:
-    """ "preserve_vm" is "preserve a VM"."""
+    """ "preserve_vm" is "preserve a VM", "fault_injection" is "do fault injection"."""
     verb, _, what = capability.partition("_")
-    return f"preserve a {what.replace('vm', 'VM')}" if verb == "preserve" else f"do {capability}"
+    if verb != "preserve":
+        return f"do {capability.replace('_', ' ')}"
+    return f"preserve a {what.replace('vm', 'VM')}"
 
 
 def _patience(session: Session, operation: str, length: int) -> Deadline:
