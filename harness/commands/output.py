@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How a command shows what it does: its words for that, consoles, and progress."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from harness.case import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def add_color(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--color", action=argparse.BooleanOptionalAction, help="colours (in terminals)")
+
+
+def add_install(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--install",
+        action="store_true",
+        help="install missing packages of the distribution (root does anyway)",
+    )
+
+
+def stdout(options: argparse.Namespace) -> Console:
+    """The console for a command's result."""
+    from harness.report import terminal
+
+    return terminal.console(sys.stdout, color=options.color)
+
+
+def stderr(options: argparse.Namespace) -> Console:
+    """The console for what is not the result."""
+    from harness.report import terminal
+
+    return terminal.console(sys.stderr, color=options.color)
+
+
+@contextmanager
+def progress(console: Console) -> Iterator[Progress]:
+    """Show the stages on that console while the block lasts."""
+    from harness.report.progress import display
+
+    with display(console) as shown:
+        yield shown
+
+
+def ensure_tools(options: argparse.Namespace, progress: Progress) -> None:
+    """Have the programs that a build and a run need installed, as far as that is allowed."""
+    from harness import doctor
+
+    doctor.ensure(doctor.TOOLS, allowed=options.install, progress=progress)
