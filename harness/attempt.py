@@ -131,7 +131,7 @@ def build_kernels(
     with timeline.phase("source") as progress:
         sources = _each(wanted, lambda one: source.checkout(one.sources, store, progress))
     with timeline.phase("series") as progress:
-        trees = _each(wanted, lambda one: series.apply(sources[one], one.series, store, progress))
+        trees = _each(wanted, lambda one: series.apply(sources[one], one.series, store, progress, one.upto))
         if not any(tree.subjects for tree in trees.values()):
             progress(_said("none"))
     with timeline.phase("config") as progress:

@@ -44,18 +44,43 @@ class Source:
     suite: str = ""
 
 
+class Medium(StrEnum):
+    """What a series of patches is handed over in."""
+
+    FOLDER = "folder"  # files that git am takes, in the order of their names
+    MAIL = "mail"  # an mbox, a maildir, or a single message
+    RANGE = "range"  # commits of a git repository
+    MESSAGE = "message"  # the id of a message; b4 fetches the thread
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Patches that somebody wrote. location: a path, or the message's id; commits: of RANGE ("A..B")."""
+
+    medium: Medium
+    location: str
+    commits: str = ""
+
+    @property
+    def name(self) -> str:
+        """For a person: "7.3", "v2.mbox", "A..B", "20261125.1234@host"."""
+        return self.commits or (self.location if self.medium is Medium.MESSAGE else Path(self.location).name)
+
+
 @dataclass(frozen=True, slots=True)
 class KernelDefinition:
     """A kernel to be built, as a YAML file in kernel-configs/ or of the user's describes it.
 
-    sources: the providers to try, in this order. series: a folder of git-am patches, or None.
+    sources: the providers to try, in this order. series: applied one after the other; upto: only so many of
+    their patches, counted together (None: all).
     fragments: configuration fragments, merged in this order on tinyconfig; later ones win.
     """
 
     name: str
     sources: tuple[Source, ...]
-    series: Path | None
+    series: tuple[Series, ...]
     fragments: tuple[Path, ...]
+    upto: int | None = None
 
 
 class Accelerator(StrEnum):

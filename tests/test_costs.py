@@ -24,7 +24,7 @@ from harness.case import (
 )
 from harness.errors import InfraError, UsageError
 
-KERNEL = KernelDefinition("mine", (), None, ())
+KERNEL = KernelDefinition("mine", (), (), ())
 
 
 def result(shape: str, **values: float) -> ScenarioResult:

@@ -4,13 +4,21 @@
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import replace
 from pathlib import Path
 
-from harness.case import KernelDefinition, Provider, Source
+from harness.case import KernelDefinition, Medium, Provider, Series, Source
 from harness.errors import UsageError
 from harness.layout import Layout
 from harness.options import DEFAULT_KERNEL
+
+RANGE = re.compile(r"(?:(?P<repository>[^:]+):)?(?P<commits>[^:\s]*\.\.[^:\s]*)")
+# As it stands in a header, in angle brackets, or in the address of a list's archive.
+MESSAGE = re.compile(r"(?:https?://\S*/)?<?(?P<id>[^<>/\s]+@[^<>/\s]+?)>?/?")
+FORMS = (
+    "a folder of patches, an mbox, a maildir, commits (A..B or REPOSITORY:A..B), a message id, ours, or none"
+)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -27,22 +35,22 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--series",
-        metavar="DIR|ours|none",
-        help="patches to apply: a folder of your own, ours, or none (the definition's; with --tree: none)",
+        metavar="SERIES",
+        action="append",
+        default=[],
+        help=f"patches to apply: {FORMS} (the definition's; with --tree: none); several are applied one after"
+        " the other",
     )
 
 
 def chosen(options: argparse.Namespace) -> KernelDefinition:
     """The kernel that the options describe."""
     defined = load(options.kernel)
-    series = _series(options.series, defined) if options.series else defined.series
-    if options.tree is None:
-        return replace(defined, series=series)
-    tree = options.tree.expanduser().absolute()
-    if not (tree / "Kconfig").is_file() or not (tree / "Makefile").is_file():
-        raise UsageError(f"{tree} is no kernel tree", hint="name the directory that has Kconfig and Makefile")
-    source = Source(Provider.TREE, str(tree))
-    return replace(defined, name=tree.name, sources=(source,), series=series if options.series else None)
+    tree = _tree(options.tree) if options.tree else None
+    series = tuple(one for word in options.series for one in _series(word, defined, tree))
+    if tree is None:
+        return replace(defined, series=series if options.series else defined.series)
+    return replace(defined, name=tree.name, sources=(Source(Provider.TREE, str(tree)),), series=series)
 
 
 def load(name: str) -> KernelDefinition:
@@ -53,12 +61,28 @@ def load(name: str) -> KernelDefinition:
     return definition.load(name, configs=layout.configs, patches=layout.patches)
 
 
-def _series(word: str, defined: KernelDefinition) -> Path | None:
+def _tree(path: Path) -> Path:
+    tree = path.expanduser().absolute()
+    if not (tree / "Kconfig").is_file() or not (tree / "Makefile").is_file():
+        raise UsageError(f"{tree} is no kernel tree", hint="name the directory that has Kconfig and Makefile")
+    return tree
+
+
+def _series(word: str, defined: KernelDefinition, tree: Path | None) -> tuple[Series, ...]:
+    """What is meant by a word after --series."""
+    from harness.kernel import definition
+
     if word == "none":
-        return None
+        return ()
     if word == "ours":
-        return defined.series or load(DEFAULT_KERNEL).series
+        found = definition.ours(tree, Layout.here().patches) if tree else None
+        return (found,) if found else defined.series or load(DEFAULT_KERNEL).series
     path = Path(word).expanduser().absolute()
-    if not path.is_dir():
-        raise UsageError(f"there is no series {word!r}", hint="name a folder of patches, ours, or none")
-    return path
+    if found := definition.series_at(path):
+        return (found,)
+    if match := RANGE.fullmatch(word):
+        repository = Path(match["repository"]).expanduser().absolute() if match["repository"] else tree
+        return (Series(Medium.RANGE, str(repository or Path.cwd()), match["commits"]),)
+    if match := MESSAGE.fullmatch(word):
+        return (Series(Medium.MESSAGE, match["id"]),)
+    raise UsageError(f"there is no series {word!r}", hint=f"name {FORMS}")

@@ -24,7 +24,8 @@ def run(options: argparse.Namespace) -> int:
 
     console, layout = output.stdout(options), Layout.here()
     known = (kernels.load(name) for name in definition.known(layout.configs))
-    show(console, "Kernels", [(one.name, f"series {one.series.name}" if one.series else "") for one in known])
+    named = [(one.name, " + ".join(series.name for series in one.series)) for one in known]
+    show(console, "Kernels", [(name, f"series {series}" if series else "") for name, series in named])
     for subject, scenarios in groupby(catalogue(layout.scenarios), key=lambda one: one.subject):
         rows = [(one.function, " ".join(one.rules), one.summary) for one in scenarios]
         show(console, f"Scenarios: {subject}", rows)

@@ -9,7 +9,7 @@
         ref: v7.3
       - tarball: linux-7.3.tar.xz # or: a URL or path, and what it must hash to
         sha256: 0123...
-    series: 7.3                   # a folder of kernel-patches/, a path with a slash, or null
+    series: 7.3                   # a folder of kernel-patches/, a path with a slash, null, or a list of them
     fragments: [base, qemu]       # from kernel-configs/, or paths with a slash
 
 Paths are relative to the file that names them. The positions of YAML's nodes are kept until everything is
@@ -26,8 +26,9 @@ from pathlib import Path
 
 import yaml
 
-from harness.case import KernelDefinition, Provider, Source
+from harness.case import KernelDefinition, Medium, Provider, Series, Source
 from harness.errors import UsageError
+from harness.kernel import trees
 
 SUFFIXES = (".yaml", ".yml")
 FIELDS = ("source", "series", "fragments")
@@ -61,6 +62,20 @@ def load(name_or_path: str, *, configs: Path, patches: Path) -> KernelDefinition
     return _Reader(path, configs, patches).definition()
 
 
+def series_at(path: Path) -> Series | None:
+    """The series that is a folder, an mbox or a maildir at that path, or None."""
+    if path.is_dir():
+        maildir = (path / "cur").is_dir() and (path / "new").is_dir()
+        return Series(Medium.MAIL if maildir else Medium.FOLDER, str(path))
+    return Series(Medium.MAIL, str(path)) if path.is_file() else None
+
+
+def ours(tree: Path, patches: Path) -> Series | None:
+    """The project's own series for the version of a kernel tree, or None where it has none for that."""
+    dotted = trees.version(tree).split(".")
+    return series_at(patches / ".".join(dotted[:2])) if len(dotted) > 1 else None
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """A hint that names the candidates that look like a name, or all of them."""
     names = sorted(names)
@@ -90,7 +105,7 @@ class _Reader:
                 self._source(node, f"source[{index}]")
                 for index, node in enumerate(self._sequence(fields["source"], "source"))
             ),
-            series=self._series(fields["series"]) if "series" in fields else None,
+            series=self._all_series(fields["series"]) if "series" in fields else (),
             fragments=tuple(
                 self._fragment(node, f"fragments[{index}]")
                 for index, node in enumerate(self._sequence(fields["fragments"], "fragments"))
@@ -137,15 +152,21 @@ class _Reader:
             provider, location, pin=pin.lower() if provider is Provider.TARBALL else pin, suite=suite
         )
 
-    def _series(self, node: yaml.Node) -> Path | None:
+    def _all_series(self, node: yaml.Node) -> tuple[Series, ...]:
         if node.tag == "tag:yaml.org,2002:null":
-            return None
-        name = self._text(node, "series")
-        path = self._relative(name) if "/" in name else self.patches / name
-        if not path.is_dir():
+            return ()
+        if isinstance(node, yaml.SequenceNode):
+            nodes = enumerate(self._sequence(node, "series"))
+            return tuple(self._series(one, f"series[{index}]") for index, one in nodes)
+        return (self._series(node, "series"),)
+
+    def _series(self, node: yaml.Node, field: str) -> Series:
+        name = self._text(node, field)
+        found = series_at(self._relative(name) if "/" in name else self.patches / name)
+        if found is None:
             names = [entry.name for entry in self.patches.glob("*") if entry.is_dir()]
-            raise self._mistake(node, "series", f"there is no series {name!r}", nearest(name, names))
-        return path
+            raise self._mistake(node, field, f"there is no series {name!r}", nearest(name, names))
+        return found
 
     def _fragment(self, node: yaml.Node, field: str) -> Path:
         name = self._text(node, field)

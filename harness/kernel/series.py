@@ -15,16 +15,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.case import PatchedTree, Progress, SourceTree, Update
+from harness.case import PatchedTree, Progress, Series, SourceTree, Update
 from harness.deadline import Deadline
-from harness.errors import PatchError, UsageError
-from harness.kernel import files, trees
+from harness.errors import PatchError
+from harness.kernel import files, patches, trees
 from harness.kernel.git import ALONE, NOBODY, git
 from harness.store import Store, digest, disk_errors, locked
 
 APPLY_SECONDS = 900.0
-# git format-patch writes its cover letter there; it has no diff that git am could apply.
-COVER_LETTER = "0000-"
 # Every name that a diff can touch: also files that are only renamed, removed, or change their mode.
 TOUCHED = re.compile(
     r"^(?:--- a/|\+\+\+ b/|(?:rename|copy) (?:from|to) )([^\t\n]+)|^diff --git a/(.+) b/\2$", re.MULTILINE
@@ -42,26 +40,25 @@ class Overlay:
     subjects: tuple[str, ...]
 
 
-def patches(series: Path) -> tuple[Path, ...]:
-    """The patches of a folder in their order; raises UsageError where there are none."""
-    found = sorted(path for path in series.glob("*.patch") if not path.name.startswith(COVER_LETTER))
-    if not found:
-        raise UsageError(f"no patches in {series}", hint="leave `series` out to build without one")
-    return tuple(found)
+def apply(
+    tree: SourceTree, series: tuple[Series, ...], store: Store, progress: Progress, upto: int | None = None
+) -> PatchedTree:
+    """The tree with the patches of all the series applied, or as it is for none.
 
-
-def apply(tree: SourceTree, series: Path | None, store: Store, progress: Progress) -> PatchedTree:
-    """The tree with the patches of the folder `series` applied, or as it is for None.
-
+    upto: only the first so many patches, in a tree of their own where one patch after the other can be tried.
     Raises PatchError that names the first patch that does not apply, the file and the hunk.
     """
-    if series is None:
+    if not series:
         return PatchedTree(tree.path, tree.digest, tree.version, ())
-    deadline = Deadline.after(APPLY_SECONDS, f"applying {series.name}")
-    found = patches(series)
-    content = digest(tree.digest, *found)
+    name = " + ".join(one.name for one in series)
+    deadline = Deadline.after(APPLY_SECONDS, f"applying {name}")
+    gathered = patches.gather(series, store, progress)
+    found = gathered[:upto]
+    content = digest(tree.digest, *found) if found else tree.digest
     overlay = _overlay(tree, found, content, store, deadline, progress)
-    holder = store.workspace("tree", digest("patched", str(tree.path), str(series.resolve())))
+    place = [patches.place(one) for one in series]
+    steps = () if upto is None else ("steps",)
+    holder = store.workspace("tree", digest("patched", str(tree.path), *place, *steps))
     # A record is written whole and removed before its tree changes, so it can be read without the lock,
     # which a build of the same tree may hold for long.
     if not _is_laid(holder, content):
@@ -71,7 +68,8 @@ def apply(tree: SourceTree, series: Path | None, store: Store, progress: Progres
                 with trees.still(tree, deadline):
                     _lay(tree.path, overlay, holder / trees.TREE, progress)
                 trees.write_record(holder, trees.Record(content, tree.version, tree.origin))
-    progress(Update("series", f"{len(overlay.subjects)} patches of {series.name}", done=1.0, finished=True))
+    count = str(len(found)) if upto is None else f"{len(found)} of {len(gathered)}"
+    progress(Update("series", f"{count} patches of {name}", done=1.0, finished=True))
     return PatchedTree(holder / trees.TREE, content, tree.version, overlay.subjects)
 
 
@@ -113,7 +111,7 @@ def _overlay(
 
 def _stage(tree: Path, found: tuple[Path, ...], target: Path) -> list[str]:
     """Copy the files that the patches touch; return their names, also those that are not there yet."""
-    names = {name for patch in found for name in _touched(patch)}
+    names = {name for patch in found for name in touched(patch)}
     target.mkdir()
     for name in sorted(names):
         if (tree / name).is_file():
@@ -122,7 +120,8 @@ def _stage(tree: Path, found: tuple[Path, ...], target: Path) -> list[str]:
     return sorted(names)
 
 
-def _touched(patch: Path) -> Iterator[str]:
+def touched(patch: Path) -> Iterator[str]:
+    """The names of the files that a patch changes, adds or removes."""
     for match in TOUCHED.finditer(patch.read_text(encoding="utf-8", errors="replace")):
         name = match[1] or match[2]
         if not (name.startswith("/") or ".." in Path(name).parts):

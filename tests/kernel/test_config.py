@@ -24,7 +24,7 @@ def resolve(checkout: Callable[[], SourceTree], store: Store, tmp_path: Path) ->
         paths = tuple(tmp_path / f"{name}.config" for name, _ in zip("abc", texts, strict=False))
         for path, text in zip(paths, texts, strict=True):
             path.write_text(text)
-        return config.resolve(series.apply(checkout(), None, store, silent), paths, store, silent)
+        return config.resolve(series.apply(checkout(), (), store, silent), paths, store, silent)
 
     return run
 
@@ -90,5 +90,5 @@ def test_a_space_in_a_fragments_path_does_not_matter(
 ) -> None:
     fragment = tmp_path / "my own.config"
     fragment.write_text("CONFIG_EXPERT=y\n")
-    resolved = config.resolve(series.apply(checkout(), None, store, silent), (fragment,), store, silent)
+    resolved = config.resolve(series.apply(checkout(), (), store, silent), (fragment,), store, silent)
     assert "EXPERT" in config.values(resolved.path)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.case import KernelDefinition, Provider, Source
+from harness.case import KernelDefinition, Medium, Provider, Series, Source
 from harness.errors import UsageError
 from harness.kernel import definition
 
@@ -34,7 +34,7 @@ def test_every_field_arrives(read: Callable[[str], KernelDefinition], tmp_path: 
     assert read(GOOD) == KernelDefinition(
         name="mine",
         sources=(Source(Provider.DEBIAN, "linux-source-7.3", suite="trixie-backports"),),
-        series=tmp_path / "patches/7.3",
+        series=(Series(Medium.FOLDER, str(tmp_path / "patches/7.3")),),
         fragments=(tmp_path / "base.config",),
     )
 
@@ -57,8 +57,8 @@ fragments: [./base.config]
 
 
 def test_a_series_can_be_left_out(read: Callable[[str], KernelDefinition]) -> None:
-    assert read(GOOD.replace("series: 7.3\n", "")).series is None
-    assert read(GOOD.replace("7.3\nf", "null\nf")).series is None
+    assert read(GOOD.replace("series: 7.3\n", "")).series == ()
+    assert read(GOOD.replace("7.3\nf", "null\nf")).series == ()
 
 
 @pytest.mark.parametrize(

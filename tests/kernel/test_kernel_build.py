@@ -25,7 +25,7 @@ def make(checkout: Callable[[], SourceTree], store: Store, tmp_path: Path) -> Bu
     fragment.write_text("CONFIG_EXPERT=y\n")
 
     def run(progress: Progress = silent) -> Kernel:
-        tree = series.apply(checkout(), None, store, progress)
+        tree = series.apply(checkout(), (), store, progress)
         resolved = config.resolve(tree, (fragment,), store, progress)
         return build.build("mine", tree, resolved, store, progress)
 
@@ -166,7 +166,7 @@ def test_a_store_that_make_cannot_work_in_is_refused(
     spaced = Store(tmp_path / "a store")
     fragment = tmp_path / "base.config"
     fragment.write_text("CONFIG_EXPERT=y\n")
-    tree = series.apply(checkout(), None, spaced, silent)
+    tree = series.apply(checkout(), (), spaced, silent)
     with pytest.raises(UsageError, match="a space or a colon") as caught:
         config.resolve(tree, (fragment,), spaced, silent)
     assert "LUH_STORE" in caught.value.hint

@@ -26,7 +26,7 @@ from harness.case import (
 
 @pytest.fixture
 def case() -> Case:
-    definition = KernelDefinition("default", (), None, ())
+    definition = KernelDefinition("default", (), (), ())
     return Case(definition, definition, "minimal", MachineSpec(), ("test_basic.py",), seed=7)
 
 
