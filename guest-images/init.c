@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The guest's pid 1: mounts what user space expects, then keeps the agent running as its child.
+ * The guest's pid 1: mounts what user space expects, then keeps the agent running as its child; and, in
+ * images that have them, a root shell on the second console and, once, the script /luh/start.
  *
  * Compiled with -DAGENT_ARGV='"program", "argument", ...' and -DLIBRARY_PATH='"dir:dir"'. The agent is a
  * child, not pid 1 itself, so that scenarios can kill it and so that kexec finds the files it holds open.
@@ -10,6 +11,8 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
@@ -18,6 +21,14 @@
 
 /* A program that ends at once is not started again at once: the console stays readable. */
 #define PAUSE_MICROSECONDS 200000
+/* The kernel finds the second console a moment after init has started, if the machine has one. */
+#define TERMINAL "/dev/hvc0"
+#define TERMINAL_TRIES 50
+
+#define SHELL "/bin/sh"
+#define START_SCRIPT "/luh/start"
+/* An operating system command of ours (ECMA-48), which terminals ignore: the shell on it has ended. */
+#define SHELL_ENDED "\033]777;luh;shell ended\007"
 
 static const struct {
 	const char *type, *target, *options;
@@ -70,47 +81,87 @@ static int runs_once(void)
 	return 0;
 }
 
-static pid_t start_agent(void)
+static char *agent_argv[] = { AGENT_ARGV, NULL };
+static char *start_argv[] = { START_SCRIPT, NULL };
+static char *shell_argv[] = { "-sh", NULL };
+
+/* A child of ours that leads a session of its own; its environment gets TERM from the kernel's command line. */
+static pid_t start(const char *program, char **argv, int (*prepare)(void))
 {
-	static char *const argv[] = { AGENT_ARGV, NULL };
-	static char *const envp[] = {
-		"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "LANG=C.UTF-8",
-		"LD_LIBRARY_PATH=" LIBRARY_PATH, NULL
-	};
 	pid_t pid = fork();
 
 	if (pid)
 		return pid;
 	setsid();
-	execve(argv[0], argv, envp);
-	dprintf(2, "luh-init: cannot start %s: %s\n", argv[0], strerror(errno));
+	if (!prepare || !prepare()) {
+		setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin", 1);
+		setenv("LANG", "C.UTF-8", 1);
+		setenv("LD_LIBRARY_PATH", LIBRARY_PATH, 1);
+		setenv("ENV", "/etc/profile", 1);
+		execv(program, argv);
+		dprintf(2, "luh-init: cannot start %s: %s\n", program, strerror(errno));
+	}
 	_exit(127);
 }
 
-/* Wait for the agent, and reap the orphans of everything that it started. */
-static int wait_for(pid_t agent)
+static int open_terminal(void)
 {
-	int status = 0;
+	int terminal = -1;
 
-	for (;;) {
-		pid_t pid = wait(&status);
-
-		if (pid == agent || (pid < 0 && errno == ECHILD))
-			return status;
+	for (int i = 0; terminal < 0 && i < TERMINAL_TRIES; i++) {
+		terminal = open(TERMINAL, O_RDWR | O_NOCTTY);
+		if (terminal < 0)
+			usleep(PAUSE_MICROSECONDS);
 	}
+	if (terminal < 0)
+		return -1;
+	ioctl(terminal, TIOCSCTTY, 1);
+	for (int fd = 0; fd < 3; fd++)
+		dup2(terminal, fd);
+	return terminal > 2 ? close(terminal) : 0;
+}
+
+static pid_t start_shell(void)
+{
+	return access(SHELL, X_OK) ? -1 : start(SHELL, shell_argv, open_terminal);
+}
+
+static void tell_shell_ended(void)
+{
+	int terminal = open(TERMINAL, O_WRONLY | O_NOCTTY);
+
+	if (terminal < 0)
+		return;
+	dprintf(terminal, SHELL_ENDED);
+	close(terminal);
 }
 
 int main(void)
 {
+	pid_t agent, shell;
+	int status = 0;
+
 	mount_all();
 	open_console();
+	agent = start(agent_argv[0], agent_argv, NULL);
+	shell = start_shell();
+	if (!access(START_SCRIPT, X_OK))
+		start(START_SCRIPT, start_argv, NULL);
 	for (;;) {
-		int status = wait_for(start_agent());
+		/* Orphans of everything that was started are reaped here as well. */
+		pid_t pid = wait(&status);
 
+		if (pid == shell && !(WIFEXITED(status) && WEXITSTATUS(status) == 127)) {
+			tell_shell_ended();
+			shell = start_shell();
+		}
+		if (pid != agent && !(pid < 0 && errno == ECHILD))
+			continue;
 		dprintf(1, "luh-init: the agent ended: %s %d\n", WIFSIGNALED(status) ? "signal" : "status",
 			WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 		if (runs_once())
 			reboot(RB_POWER_OFF);
 		usleep(PAUSE_MICROSECONDS);
+		agent = start(agent_argv[0], agent_argv, NULL);
 	}
 }

@@ -7,10 +7,11 @@ Without root, without a network, and reproducibly: the same inputs give the same
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from harness.case import Image, Progress, Update
 from harness.command import find, run
@@ -33,8 +34,9 @@ AGENT_ARGUMENTS = ("--port", "luh.agent")
 COMPILER, STRIP, MKFS = "gcc", "strip", "mkfs.erofs"
 MOUNT_POINTS = ("dev", "proc", "run", "sys", "tmp")
 UUID = "6c756800-0000-4000-8000-000000000001"
+# Where programs are that a plain user's PATH leaves out.
+ADMINISTRATORS_PATH = "/usr/sbin:/sbin"
 SECONDS = 120.0
-ELF_MAGIC = b"\x7fELF"
 
 
 def build(recipe: Recipe, store: Store, progress: Progress) -> Image:
@@ -55,17 +57,19 @@ def build(recipe: Recipe, store: Store, progress: Progress) -> Image:
 
 def _key(recipe: Recipe) -> str:
     """The digest of all that goes in: sources by content, programs by their stamps."""
-    programs = [interpreter.stamp(_tool(name)) for name in (COMPILER, STRIP, MKFS)]
+    own_programs = [recipe.shell] * bool(recipe.shell) + [name for _, name in recipe.programs]
+    programs = [interpreter.stamp(_tool(name)) for name in (COMPILER, STRIP, MKFS, *own_programs)]
     own = sorted(Path(__file__).parent.glob("*.py"))
     sources = [recipe.init, *(source for _, source in recipe.files)]
     sources += sorted(path for path in recipe.payloads.iterdir() if path.is_file())
     sources += sorted(AGENT.glob("*.py"))
     names = "\n".join([repr(recipe.modules), repr(recipe.without), repr(recipe.files), *map(str, sources)])
+    names += repr((recipe.programs, recipe.shell))
     return digest(interpreter.identity(), *programs, names, *own, *sources)
 
 
 def _tool(name: str) -> Path:
-    path = find(name)
+    path = find(name) or shutil.which(name, path=ADMINISTRATORS_PATH)
     if not path:
         raise UsageError(f"{name} is not installed", hint="`luh doctor` says how to install it")
     return Path(path)
@@ -100,6 +104,11 @@ def stage(recipe: Recipe, root: Path) -> None:
         _assemble(source, recipe.payloads / LINKER_SCRIPT, root / PAYLOAD_FOLDER / f"{source.stem}.bin")
     for guest, source in recipe.files:
         interpreter.place(source, root / guest.relative_to("/"))
+    placed = [*recipe.programs, *([(PurePosixPath("/bin/busybox"), recipe.shell)] if recipe.shell else ())]
+    for guest, name in placed:
+        _place_program(_tool(name), guest, root)
+    if recipe.shell:
+        _furnish_shell(_tool(recipe.shell), directories, root)
     _compile_init(recipe.init, directories, root / "init")
     _normalise(root)
 
@@ -109,6 +118,24 @@ def _assemble(source: Path, script: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     flat = ["-Wl,--oformat=binary", "-Wl,--build-id=none", "-Wl,-e,0", f"-Wl,-T,{script}"]
     _run([COMPILER, "-nostdlib", "-static", "-no-pie", *flat, "-o", target, source])
+
+
+def _place_program(program: Path, guest: PurePosixPath, root: Path) -> None:
+    """A program of this machine, and the libraries that it loads, at their own paths."""
+    interpreter.place(program, root / guest.relative_to("/"))
+    for library in interpreter.libraries([program]):
+        interpreter.place(library, root / library.relative_to("/"))
+
+
+def _furnish_shell(busybox: Path, directories: Sequence[Path], root: Path) -> None:
+    """What makes a shell useful: busybox's applets, and this interpreter and the agent by name."""
+    applets = run([busybox, "--list"], deadline=Deadline.after(SECONDS, "listing busybox's applets"))
+    for applet in applets.output.split():
+        if applet not in ("busybox", "init", "linuxrc"):
+            (root / "bin" / applet).symlink_to("busybox")
+    python = f"LD_LIBRARY_PATH={':'.join(map(str, directories))} exec {interpreter.executable()}"
+    (root / "bin/python3").write_text(f'#!/bin/sh\n{python} "$@"\n')
+    (root / "bin/agent").write_text(f'#!/bin/sh\n{python} -I -S -B -c {shlex.quote(START)} "$@"\n')
 
 
 def _compile_init(source: Path, directories: Sequence[Path], target: Path) -> None:
@@ -125,16 +152,25 @@ def _compile_init(source: Path, directories: Sequence[Path], target: Path) -> No
 def _normalise(root: Path) -> None:
     """Take out what differs from one machine to the next: debug information and mode bits."""
     paths = sorted(root.rglob("*"))
-    binaries = [path for path in paths if path.is_file() and _is_elf(path)]
+    binaries = [path for path in paths if path.is_file() and not path.is_symlink() and _is_elf(path)]
     _run([STRIP, "--strip-unneeded", *binaries])
     root.chmod(0o755)
     for path in paths:
-        path.chmod(0o755 if path.is_dir() or path in binaries else 0o644)
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() or path in binaries or _is_script(path) else 0o644)
 
 
 def _is_elf(path: Path) -> bool:
+    return _begins(path, b"\x7fELF")
+
+
+def _is_script(path: Path) -> bool:
+    return _begins(path, b"#!")
+
+
+def _begins(path: Path, magic: bytes) -> bool:
     with path.open("rb") as file:
-        return file.read(len(ELF_MAGIC)) == ELF_MAGIC
+        return file.read(len(magic)) == magic
 
 
 def _run(argv: Sequence[str | Path]) -> None:

@@ -11,7 +11,7 @@ import yaml
 
 from harness.errors import UsageError
 
-FIELDS = ("init", "payloads", "modules", "without", "files")
+FIELDS = ("init", "payloads", "modules", "without", "files", "programs", "shell")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,9 @@ class Recipe:
 
     init: the C source of pid 1. payloads: the folder of the L2 payloads' sources, each `*.S` a payload.
     modules: what the agent's imports do not bring in by themselves. without: modules left out although
-    something would like them. files: further files, by their absolute path in the guest.
+    something would like them. files: further files, by their absolute path in the guest. programs: those of
+    this machine that go in, with their libraries, by that path. shell: the name of a busybox of this machine;
+    the guest gets it with a link for each of its applets, and `python3` and `agent` to type; "" for none.
     """
 
     name: str
@@ -29,6 +31,8 @@ class Recipe:
     modules: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     files: tuple[tuple[PurePosixPath, Path], ...] = ()
+    programs: tuple[tuple[PurePosixPath, str], ...] = ()
+    shell: str = ""
 
 
 def known(recipes: Path) -> tuple[str, ...]:
@@ -73,7 +77,9 @@ class _Reader:
             payloads=self.existing("payloads"),
             modules=self.strings("modules"),
             without=self.strings("without"),
-            files=self.files(),
+            files=tuple((guest, self.resolve("files", node)) for guest, node in self.by_path("files")),
+            programs=tuple((guest, self.word("programs", node)) for guest, node in self.by_path("programs")),
+            shell=self.word("shell", self.fields["shell"]) if "shell" in self.fields else "",
         )
 
     def fail(self, node: yaml.Node, message: str, hint: str = "") -> None:
@@ -102,16 +108,22 @@ class _Reader:
             self.fail(node, f"{field}: a list of names is expected")
         return tuple(str(item.value) for item in items)
 
-    def files(self) -> tuple[tuple[PurePosixPath, Path], ...]:
-        node = self.fields.get("files")
+    def word(self, field: str, node: yaml.Node) -> str:
+        if not isinstance(node, yaml.ScalarNode):
+            self.fail(node, f"{field}: the name of a program is expected")
+        return str(node.value)
+
+    def by_path(self, field: str) -> list[tuple[PurePosixPath, yaml.Node]]:
+        """A mapping of guest paths to something, in the order of the paths."""
+        node = self.fields.get(field)
         if node is None:
-            return ()
+            return []
         if not isinstance(node, yaml.MappingNode):
-            self.fail(node, "files: a mapping of guest paths to files is expected")
+            self.fail(node, f"{field}: a mapping of guest paths is expected")
         pairs = []
         for key, value in node.value:
             guest = PurePosixPath(str(key.value))
             if not guest.is_absolute() or ".." in guest.parts:
-                self.fail(key, f"files: {guest} is not an absolute path in the guest")
-            pairs.append((guest, self.resolve("files", value)))
-        return tuple(sorted(pairs))
+                self.fail(key, f"{field}: {guest} is not an absolute path in the guest")
+            pairs.append((guest, value))
+        return sorted(pairs, key=lambda pair: pair[0])

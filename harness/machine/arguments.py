@@ -9,12 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.case import Accelerator, AcceleratorChoice, Bench, MachineSpec, MiB
+from harness.case import Accelerator, AcceleratorChoice, Access, Bench, MachineSpec, MiB
 
 PROGRAM = "qemu-system-x86_64"
 AGENT_PORT = "luh.agent"
 ROOT_DISK = "root"
 NEXT_KERNEL_DISK = "next-kernel"
+KEYS_DISK = "keys"
+# In QEMU's user network (-netdev user), where 10.0.2.2 is the machine that QEMU runs on.
+GUEST_ADDRESS = "10.0.2.15"
 
 # q35 boots and kexecs a third faster than pc under TCG (1.2 s against 1.8 s, and 1.4 s against 2.1 s); its
 # controllers that nothing uses are left out, because each costs the kernel a probe.
@@ -28,6 +31,13 @@ class Wires:
     qmp: int
     console: int
     agent: int
+    terminal: int | None = None
+    debugger: int | None = None
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        wires = (self.qmp, self.console, self.agent, self.terminal, self.debugger)
+        return tuple(descriptor for descriptor in wires if descriptor is not None)
 
 
 def command(program: str, bench: Bench, wires: Wires) -> tuple[str, ...]:
@@ -57,6 +67,7 @@ def command(program: str, bench: Bench, wires: Wires) -> tuple[str, ...]:
         *("-device", "virtio-serial-pci"),
         *("-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"),
         *("-device", "pvpanic-pci"),
+        *_access(bench.access, wires),
     )
 
 
@@ -80,9 +91,35 @@ def command_line(bench: Bench) -> str:
             # An emulated machine on a busy host makes timers look broken when they are only late.
             *("no_timer_check", "tsc=reliable"),
             *("mitigations=off", "random.trust_cpu=on"),
+            *_reachable(bench.access),
             *bench.machine.kernel_parameters,
         )
     )
+
+
+def _access(access: Access, wires: Wires) -> tuple[str, ...]:
+    """The devices of the ways in; a socket on which gdb is awaited stops the machine before it starts."""
+    words: tuple[str, ...] = ()
+    if wires.terminal is not None:
+        words += (*_socket("terminal", wires.terminal), "-device", "virtconsole,chardev=terminal")
+    if wires.debugger is not None:
+        (option, socket) = _socket("debugger", wires.debugger)
+        words += (option, f"{socket},server=on,wait=off", "-gdb", "chardev:debugger", "-S")
+    if access.keys:
+        # Port 0: the system chooses one that is free, and QEMU says which (`forwarded_port`).
+        words += ("-netdev", "user,id=network,hostfwd=tcp:127.0.0.1:0-:22")
+        words += ("-device", "virtio-net-pci,netdev=network,romfile=", *_disk(KEYS_DISK, access.keys))
+    return words
+
+
+def _reachable(access: Access) -> tuple[str, ...]:
+    """What the ways in need on the kernel's command line."""
+    words: tuple[str, ...] = ()
+    if access.debugger:
+        words += ("nokaslr",)  # else the second kernel is not where its vmlinux says
+    if access.keys:
+        words += (f"ip={GUEST_ADDRESS}::10.0.2.2:255.255.255.0::eth0:off",)
+    return words
 
 
 def _accelerator(choice: AcceleratorChoice) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from harness.machine import arguments, ending
 from harness.machine.arguments import Wires
 from harness.machine.console import Line, recorded
 from harness.machine.qmp import Event, Monitor, monitored
+from harness.machine.terminal import Terminal, attended
 
 OLDEST_QEMU = (7, 2)
 START_SECONDS = 20.0
@@ -47,12 +48,14 @@ class Machine:
     qemu.log (QEMU's stderr) and console.log.
 
     bench: what was asked for. argv: QEMU's command line. marks: named moments, seconds since power-on.
+    terminal: the second console, where the bench wants one.
     """
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.argv: tuple[str, ...] = ()
         self.marks: list[tuple[str, float]] = []
+        self.terminal: Terminal | None = None
         self._events: list[Event] = []
         self._powered_on = time.monotonic()
 
@@ -87,6 +90,16 @@ class Machine:
     def monitor(self) -> Monitor:
         """For QMP commands."""
         return self._monitor
+
+    def forwarded_port(self) -> int:
+        """The port of 127.0.0.1 that leads to the guest's SSH server."""
+        deadline = Deadline.after(QUIT_SECONDS, "the forwarded port")
+        said = self._monitor.execute("human-monitor-command", deadline, command_line="info usernet")
+        # TCP[HOST_FORWARD]  13       127.0.0.1 40123       10.0.2.15    22     0     0
+        found = re.search(r"HOST_FORWARD\]\s+\d+\s+\S+\s+(\d+)", str(said))
+        if not found:
+            raise InfraError("QEMU forwards no port", detail=str(said))
+        return int(found[1])
 
     def elapsed(self) -> float:
         """Seconds since power-on."""
@@ -167,7 +180,8 @@ class Machine:
             qmp, its_qmp = _pair(stack, theirs)
             console, its_console = _pair(stack, theirs)
             self._agent, its_agent = _pair(stack, theirs)
-            self.argv = arguments.command(program, self.bench, Wires(its_qmp, its_console, its_agent))
+            inherited = Wires(its_qmp, its_console, its_agent, *self._ways_in(stack, theirs))
+            self.argv = arguments.command(program, self.bench, inherited)
             with _disk_errors(directory):
                 directory.mkdir(parents=True, exist_ok=True)
                 (directory / "qemu.argv").write_text(_for_reading(self.argv))
@@ -177,15 +191,28 @@ class Machine:
                 self._console = stack.enter_context(
                     recorded(console, directory / "console.log", self._powered_on)
                 )
-            inherited = (its_qmp, its_console, its_agent)
             self._process = stack.enter_context(
-                command.spawn(self.argv, pass_fds=inherited, stdout=log, stderr=log)
+                command.spawn(self.argv, pass_fds=inherited.descriptors, stdout=log, stderr=log)
             )
         self._pidfd = os.pidfd_open(self._process.pid)
         stack.callback(os.close, self._pidfd)
         self._monitor = stack.enter_context(monitored(self._see))
         stack.callback(self._quit)
         self._greet(program, qmp)
+
+    def _ways_in(self, stack: ExitStack, theirs: ExitStack) -> tuple[int | None, int | None]:
+        """QEMU's descriptors for the second console and for gdb, where these are wanted."""
+        terminal = debugger = None
+        if self.bench.access.terminal:
+            ours, terminal = _pair(stack, theirs)
+            self.terminal = stack.enter_context(attended(ours))
+        if path := self.bench.access.debugger:
+            listening = theirs.enter_context(socket.socket(socket.AF_UNIX))
+            listening.bind(str(path))
+            stack.callback(path.unlink, missing_ok=True)
+            listening.listen(1)
+            debugger = listening.fileno()
+        return terminal, debugger
 
     def _greet(self, program: str, qmp: socket.socket) -> None:
         try:
