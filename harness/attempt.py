@@ -23,6 +23,7 @@ from harness.case import (
     Phase,
     Progress,
     ScenarioResult,
+    Stage,
     Update,
     Verdict,
     silent,
@@ -135,7 +136,9 @@ def build_kernels(
         if not any(tree.subjects for tree in trees.values()):
             progress(_said("none"))
     with timeline.phase("config") as progress:
-        configs = _each(wanted, lambda one: config.resolve(trees[one], one.fragments, store, progress))
+        configs = _each(
+            wanted, lambda one: config.resolve(trees[one], one.fragments, store, progress, one.config)
+        )
     with timeline.phase("build") as progress:
         return _each(wanted, lambda one: build.build(one.name, trees[one], configs[one], store, progress))
 
@@ -162,12 +165,15 @@ class _Attempt:
         except UsageError:
             raise
         except HarnessError as error:
-            return self._so_far(outcome_of(error), error.message, hint=error.hint, detail=error.detail)
+            stage = Stage(self.timeline.phases[-1].name) if self.timeline.phases else Stage.MACHINE
+            return self._so_far(outcome_of(error), error.message, stage, hint=error.hint, detail=error.detail)
         outcome = worst(tuple(self.results))
         first = next(result for result in self.results if result.outcome is outcome)
-        return self._so_far(outcome, first.reason if outcome is not Outcome.PASS else "")
+        return self._so_far(outcome, first.reason if outcome is not Outcome.PASS else "", first.stage)
 
-    def _so_far(self, outcome: Outcome, reason: str, *, hint: str = "", detail: str = "") -> Verdict:
+    def _so_far(
+        self, outcome: Outcome, reason: str, stage: Stage, *, hint: str = "", detail: str = ""
+    ) -> Verdict:
         return Verdict(
             outcome=outcome,
             reason=reason,
@@ -179,6 +185,7 @@ class _Attempt:
             choice=self.choice,
             hint=hint,
             detail=detail,
+            stage=stage,
         )
 
     def _bench(self) -> Bench:

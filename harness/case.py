@@ -33,15 +33,18 @@ class Provider(StrEnum):
 class Source:
     """One place that a kernel's source can come from.
 
-    location: a directory, a git URL, a package name, or a tarball's URL or path.
+    location: a directory, a git URL or directory, a package name, or a tarball's URL or path.
     pin: the git ref or the tarball's SHA-256 (hex); "" for the other providers.
     suite: the distribution suite that carries the package; "" for the other providers.
+    place: of GIT: commits with the same one follow each other in one tree, so that make builds only what
+    differs between them; "" for a tree of each ref's own.
     """
 
     provider: Provider
     location: str
     pin: str = ""
     suite: str = ""
+    place: str = ""
 
 
 class Medium(StrEnum):
@@ -74,6 +77,8 @@ class KernelDefinition:
     sources: the providers to try, in this order. series: applied one after the other; upto: only so many of
     their patches, counted together (None: all).
     fragments: configuration fragments, merged in this order on tinyconfig; later ones win.
+    config: a whole .config that takes tinyconfig's place; what the tree does not know of it is left out and
+    what it lacks gets its default, as olddefconfig does.
     """
 
     name: str
@@ -81,6 +86,7 @@ class KernelDefinition:
     series: tuple[Series, ...]
     fragments: tuple[Path, ...]
     upto: int | None = None
+    config: Path | None = None
 
 
 class Accelerator(StrEnum):
@@ -156,7 +162,8 @@ class Kernel:
     """A built kernel. vmlinux has symbols and boots by PVH; bzimage is what kexec_file_load takes.
 
     slowness and appetite: the factors for deadlines, and for the machine's memory, that were chosen for a
-    kernel without debugging options.
+    kernel without debugging options. abi: the versions of what it hands over ("kho", "luo", "memfd", ...), as
+    its headers have them.
     """
 
     name: str
@@ -168,6 +175,7 @@ class Kernel:
     subjects: tuple[str, ...]
     slowness: float = 1.0
     appetite: int = 1
+    abi: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +250,20 @@ class Outcome(StrEnum):
     BROKEN = "BROKEN"
 
 
+class Stage(StrEnum):
+    """How far an attempt got: where its outcome was decided, in the order of its way."""
+
+    MACHINE = "machine"
+    SOURCE = "source"
+    SERIES = "series"
+    CONFIG = "config"
+    BUILD = "build"
+    IMAGE = "image"
+    BOOT = "boot"  # the first kernel did not reach its agent
+    KEXEC = "kexec"  # the next kernel did not
+    SCENARIOS = "scenarios"
+
+
 @dataclass(frozen=True, slots=True)
 class Phase:
     """A named stretch of time. start is in seconds since the attempt began, on the monotonic clock."""
@@ -268,7 +290,8 @@ class ScenarioResult:
     """The verdict on one scenario. reason: one line; detail: the whole story, for a FAIL or BROKEN.
 
     bytes_verified counts each byte once for each verifier (L1, L2) that found it right after a kexec.
-    measurements: figures that the scenario recorded, by name with its unit.
+    measurements: figures that the scenario recorded, by name with its unit. stage: BOOT or KEXEC where a
+    kernel did not come up.
     """
 
     name: str
@@ -281,6 +304,7 @@ class ScenarioResult:
     updates: tuple[LiveUpdate, ...] = ()
     bytes_verified: int = 0
     measurements: tuple[tuple[str, float], ...] = ()
+    stage: Stage = Stage.SCENARIOS
 
     @property
     def traces(self) -> str:
@@ -298,7 +322,8 @@ def traces(scenario: str) -> str:
 class Verdict:
     """What an attempt says: the worst outcome of its scenarios, or of the stage that ended it.
 
-    kernel and next_kernel are None where the attempt ended before they were built.
+    kernel and next_kernel are None where the attempt ended before they were built. stage: where the outcome
+    was decided.
     """
 
     outcome: Outcome
@@ -311,6 +336,7 @@ class Verdict:
     choice: AcceleratorChoice | None = None
     hint: str = ""
     detail: str = ""
+    stage: Stage = Stage.SCENARIOS
 
 
 Attempt = Callable[[Case], Verdict]

@@ -24,12 +24,13 @@ from types import FrameType
 
 import pytest
 
-from harness.case import Bench, LiveUpdate, MachineSpec, Outcome, Phase, ScenarioResult, traces
+from harness.case import Bench, LiveUpdate, MachineSpec, Outcome, Phase, ScenarioResult, Stage, traces
 from harness.crash.console import Finding, findings
 from harness.deadline import Deadline
-from harness.errors import CrashError, HarnessError, KernelError
+from harness.errors import BootError, CrashError, HarnessError, KernelError
 from harness.exchange import Collected, Ended, Event, Step, Uncollected, decode, event_line
 from harness.guest.journal import Call, Entry, Journal
+from harness.guest.kexec import KEXEC_PHASE
 from harness.guest.session import Session
 from harness.layout import Layout
 from harness.machine.arguments import command_line
@@ -302,7 +303,17 @@ def result(trial: Trial, file: Path, began: float) -> ScenarioResult:
         updates=trial.journal.updates,
         bytes_verified=trial.journal.bytes_verified,
         measurements=trial.journal.measurements,
+        stage=stage(trial),
     )
+
+
+def stage(trial: Trial) -> Stage:
+    """BOOT or KEXEC where it was that a kernel did not reach its agent."""
+    first = trial.errors[0].value if trial.errors else None
+    if isinstance(first, BootError):
+        return Stage.BOOT
+    left = sum(phase.name == KEXEC_PHASE for phase in trial.journal.phases) - len(trial.journal.updates)
+    return Stage.KEXEC if isinstance(first, CrashError) and left > 0 else Stage.SCENARIOS
 
 
 def judge(error: BaseException) -> Outcome:

@@ -9,12 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from harness.case import Bench, Outcome, ScenarioResult
+from harness.case import Bench, Outcome, ScenarioResult, Stage
 from harness.child import run_scenarios
 from harness.exchange import Collected, Ended, Event, Step, Uncollected
 from harness.layout import Layout
 
 Run = Callable[[str], ScenarioResult]
+# The stand-in goes to its next kernel when the agent dies; the host that runs the tests refuses a real kexec.
+UPDATE = """
+import os, time
+from harness.guest.kexec import go
+def live_update(host):
+    os.kill(host.identity.agent_pid, 9)
+    return go(host, host.deadline(1.0, "kexec"), time.monotonic(), "host.hello")
+"""
 
 
 @pytest.fixture
@@ -144,6 +152,25 @@ def test_it(bench, host):
     assert "-m 2048M" in argv
     assert "-smp 4" in argv
     assert "quiet" in argv
+
+
+@pytest.mark.parametrize(
+    ("mood", "body", "stage"),
+    [
+        ("panic=0", "def test_it(host):\n    pass\n", Stage.BOOT),
+        (
+            "kexec",
+            UPDATE + "def test_it(host):\n    live_update(host)\n    raise CrashError('x')\n",
+            Stage.SCENARIOS,
+        ),
+        ("mute", UPDATE + "def test_it(host):\n    live_update(host)\n", Stage.KEXEC),
+    ],
+)
+def test_where_a_kernel_stopped_is_on_record(
+    run: Run, standin: Callable[..., None], mood: str, body: str, stage: Stage
+) -> None:
+    standin(mood if mood != "mute" else "")
+    assert run(body).stage is stage
 
 
 def test_live_update_is_on_record(run: Run, paper_bench: Bench) -> None:

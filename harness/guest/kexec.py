@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from harness.guest.session import Identity, Session
 
 UPDATE_SECONDS = 30.0
+KEXEC_PHASE = "kexec to agent"
 
 
 def kexec(session: Session, command_line: str, deadline: Deadline | None = None) -> Session:
@@ -43,7 +44,7 @@ def go(
     operation, arguments: the agent's operation that does it, where it is another than the plain one.
     """
     before = session.identity
-    with session.journal.phase("kexec to agent"):
+    with session.journal.phase(KEXEC_PHASE):
         try:
             reply = session.converse(operation, arguments or {}, deadline)
         except CrashError as error:

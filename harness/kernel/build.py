@@ -20,8 +20,8 @@ from harness import command
 from harness.case import Kconfig, Kernel, PatchedTree, Progress, Update
 from harness.deadline import Deadline
 from harness.errors import BuildError, HarnessError, InfraError
+from harness.kernel import abi, toolchain, trees
 from harness.kernel import config as configuration
-from harness.kernel import toolchain, trees
 from harness.store import Store, digest, locked
 
 BUILD_SECONDS = 4 * 3600.0
@@ -76,6 +76,7 @@ def build(name: str, tree: PatchedTree, config: Kconfig, store: Store, progress:
         subjects=tree.subjects,
         slowness=slowness(options),
         appetite=appetite(options),
+        abi=abi.versions(tree.path),
     )
     text = f"Linux {kernel.release}" + (", built before" if known else "")
     progress(Update("build", text, done=1.0, finished=True))

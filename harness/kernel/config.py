@@ -30,22 +30,31 @@ class Request:
     line: int
 
 
-def resolve(tree: PatchedTree, fragments: tuple[Path, ...], store: Store, progress: Progress) -> Kconfig:
+def resolve(
+    tree: PatchedTree,
+    fragments: tuple[Path, ...],
+    store: Store,
+    progress: Progress,
+    base: Path | None = None,
+) -> Kconfig:
     """The configuration that the fragments make of the tree's tinyconfig; later fragments win.
+
+    base: a .config that takes tinyconfig's place, completed by olddefconfig.
 
     Merged with the tree's own scripts/kconfig/merge_config.sh. Raises ConfigError that names every option
     that was asked for and did not come out so, and why; UsageError for a line that is no option.
     """
     requests = _requests(fragments)
     deadline = Deadline.after(RESOLVE_SECONDS, "configuring the kernel")
-    key = digest(tree.digest, toolchain.identity(), *fragments)
+    key = digest(tree.digest, toolchain.identity(), *fragments, *((b"base", base) if base else ()))
     entry = store.produce(
         "config",
         key,
-        lambda draft: _make(tree, requests, fragments, store, draft, deadline, progress),
+        lambda draft: _make(tree, requests, fragments, base, store, draft, deadline, progress),
         deadline=deadline,
     )
-    progress(Update("config", f"{len(requests)} options asked for and given", done=1.0, finished=True))
+    told = f"{len(requests)} options asked for and given" if requests or not base else base.name
+    progress(Update("config", told, done=1.0, finished=True))
     return Kconfig(entry / "config", digest(entry / "config"))
 
 
@@ -74,6 +83,7 @@ def _make(
     tree: PatchedTree,
     requests: tuple[Request, ...],
     fragments: tuple[Path, ...],
+    base: Path | None,
     store: Store,
     draft: Path,
     deadline: Deadline,
@@ -82,18 +92,34 @@ def _make(
     # The kernel's configuration programs are compiled once for a tree, so they stay in a workspace.
     work = store.workspace("kconfig", digest(str(tree.path)))
     with locked(work / "lock", deadline), trees.still(tree, deadline):
-        progress(Update("config", "tinyconfig"))
-        _run(toolchain.make(tree.path, work, "tinyconfig"), tree, deadline)
+        _start(tree, base, work, deadline, progress)
         shutil.copy(work / ".config", work / "base")
-        progress(Update("config", "merging " + ", ".join(path.stem for path in fragments)))
-        # merge_config.sh splits its arguments at spaces, so it gets copies with plain names.
-        copies = [work / f"{number:02}.config" for number in range(len(fragments))]
-        for path, copy in zip(fragments, copies, strict=True):
-            shutil.copy(path, copy)
-        merge = tree.path / "scripts/kconfig/merge_config.sh"
-        _run(["sh", str(merge), "-Q", "-O", str(work), str(work / "base"), *map(str, copies)], tree, deadline)
+        if fragments:
+            _merge(tree, fragments, work, deadline, progress)
         _check(tree, requests, values(work / ".config"))
         shutil.copy(work / ".config", draft / "config")
+
+
+def _merge(
+    tree: PatchedTree, fragments: tuple[Path, ...], work: Path, deadline: Deadline, progress: Progress
+) -> None:
+    """Merge the fragments on work/base, to work/.config."""
+    progress(Update("config", "merging " + ", ".join(path.stem for path in fragments)))
+    # merge_config.sh splits its arguments at spaces, so it gets copies with plain names.
+    copies = [work / f"{number:02}.config" for number in range(len(fragments))]
+    for path, copy in zip(fragments, copies, strict=True):
+        shutil.copy(path, copy)
+    merge = tree.path / "scripts/kconfig/merge_config.sh"
+    _run(["sh", str(merge), "-Q", "-O", str(work), str(work / "base"), *map(str, copies)], tree, deadline)
+
+
+def _start(tree: PatchedTree, base: Path | None, work: Path, deadline: Deadline, progress: Progress) -> None:
+    """Make work/.config what the fragments are merged on."""
+    target = "olddefconfig" if base else "tinyconfig"
+    progress(Update("config", f"{target} of {base.name}" if base else target))
+    if base:
+        shutil.copy(base, work / ".config")
+    _run(toolchain.make(tree.path, work, target), tree, deadline)
 
 
 def _run(argv: list[str], tree: PatchedTree, deadline: Deadline) -> None:

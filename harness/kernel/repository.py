@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The GIT provider: one commit out of a repository, in a tree that follows its ref.
 
-Objects are kept in one bare repository for a URL; the tree of a ref stays where it is, so that after a
-new commit make builds only what that changed.
+Objects are kept in one bare repository for a URL; one on this disk is read where it is. The tree of a ref
+stays where it is, so that after a new commit make builds only what that changed.
 """
 
 from __future__ import annotations
@@ -29,11 +29,14 @@ def checkout(source: Source, store: Store, progress: Progress) -> SourceTree:
     A branch is asked for its newest commit; where the repository cannot be reached, the one that was last
     fetched is taken. Raises InfraError where there is none, UsageError where it is no kernel.
     """
-    holder = store.workspace("tree", digest("git", source.location, source.pin))
+    holder = store.workspace("tree", digest("git", source.location, source.place or source.pin))
     deadline = Deadline.after(FETCH_SECONDS, f"the fetch of {source.location}")
     with locked(holder / trees.LOCK, deadline):
         record = trees.read_record(holder)
-        if record and FIXED.fullmatch(source.pin):
+        if (Path(source.location) / "objects").is_dir():
+            record = _local(source, record, holder, deadline, progress)
+            return trees.source_tree(holder, record)
+        if record and FIXED.fullmatch(source.pin) and not source.place:
             return trees.source_tree(holder, record)
         bare = store.workspace("git", digest(source.location))
         try:
@@ -48,6 +51,24 @@ def checkout(source: Source, store: Store, progress: Progress) -> SourceTree:
             progress(Update("source", f"checking out {source.pin}"))
             record = _check_out(source, str(bare / "repository"), commit, holder, deadline)
     return trees.source_tree(holder, record)
+
+
+def _local(
+    source: Source, record: trees.Record | None, holder: Path, deadline: Deadline, progress: Progress
+) -> trees.Record:
+    """The holder's record after its tree was made that of the commit, from a git directory on this disk."""
+    parsed = git(
+        *("--git-dir", source.location, "rev-parse", "--quiet", "--verify", f"{source.pin}^{{commit}}"),
+        deadline=deadline,
+        check=False,
+    )
+    if parsed.status != 0:
+        raise UsageError(f"there is no commit {source.pin} in {source.location}")
+    commit = parsed.output.strip()
+    if record and record.digest == digest("git", commit):
+        return record
+    progress(Update("source", f"checking out {commit[:12]}"))
+    return _check_out(source, source.location, commit, holder, deadline)
 
 
 def _check_out(

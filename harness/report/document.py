@@ -36,6 +36,7 @@ def document(case: Case, verdict: Verdict) -> Document:
         "began": began(verdict.directory).isoformat(),
         "directory": str(verdict.directory),
         "outcome": verdict.outcome.value,
+        "stage": verdict.stage.value,
         "reason": verdict.reason,
         "hint": verdict.hint,
         "detail": verdict.detail,
@@ -78,6 +79,7 @@ def _kernel(kernel: Kernel | None, config: str) -> Document | None:
         "release": kernel.release,
         "digest": kernel.digest,
         "patches": list(kernel.subjects),
+        "abi": dict(kernel.abi),
         "config": config,
     }
 
@@ -109,6 +111,7 @@ def _scenario(result: ScenarioResult) -> Document:
     return {
         "name": result.name,
         "outcome": result.outcome.value,
+        "stage": result.stage.value,
         "reason": result.reason,
         "detail": result.detail,
         "seconds": round(result.seconds, 3),

@@ -9,6 +9,7 @@ $FAKE_QEMU holds words that make it misbehave. Those with `=SECONDS` happen so l
   panic=S reset=S reboot=S poweroff=S    what a guest does     stuck=S    stop with an internal error
   exit=S            end with status 3                          die=S      be killed
   kexec             when the agent ends, start another one with another boot id
+A kernel that was built with such words in it, after the text FAKE_QEMU=, misbehaves so when it boots.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -35,10 +37,18 @@ Kernel panic - not syncing: Fatal exception
 ---[ end Kernel panic - not syncing: Fatal exception ]---"""
 
 
-def moods() -> dict[str, float]:
-    """The words of $FAKE_QEMU with their seconds (0 where none are given)."""
-    pairs = (word.partition("=") for word in os.environ.get("FAKE_QEMU", "").split())
+def moods(text: str | None = None) -> dict[str, float]:
+    """The words of the text, or of $FAKE_QEMU, with their seconds (0 where none are given)."""
+    text = os.environ.get("FAKE_QEMU", "") if text is None else text
+    pairs = (word.partition("=") for word in text.split())
     return {word: float(seconds or 0) for word, _, seconds in pairs}
+
+
+def planted(kernel: str) -> dict[str, float]:
+    """The words that a built kernel has in it; none of a kernel that is a name only."""
+    path = Path(kernel)
+    found = re.search(rb"FAKE_QEMU=([\w=. ]*)", path.read_bytes()) if path.is_file() else None
+    return moods(found[1].decode()) if found else {}
 
 
 class FakeQemu:
@@ -47,6 +57,9 @@ class FakeQemu:
         options = dict(itertools.pairwise(argv))
         self.command_line = options["-append"]
         self.reboot_ends = "reboot=shutdown" in options["-action"]
+        disks = [value for option, value in itertools.pairwise(argv) if option == "-drive"]
+        (following,) = (disk.partition("file=")[2] for disk in disks if "id=next-kernel" in disk)
+        self.kernels = (options["-kernel"], following)
         values = [value for option, value in itertools.pairwise(argv) if option == "-chardev"]
         self.wires = {name: socket.socket(fileno=fd) for name, fd in map(_socket_chardev, values)}
         self.status = "running"
@@ -93,10 +106,13 @@ class FakeQemu:
     # ---- the guest ----
 
     def power_on(self) -> None:
-        for mood, seconds in self.moods.items():
+        self.suffer(self.moods)
+        self.later(0, self.boot)
+
+    def suffer(self, moods: dict[str, float]) -> None:
+        for mood, seconds in moods.items():
             if act := getattr(self, f"do_{mood}", None):
                 self.later(seconds, act)
-        self.later(0, self.boot)
 
     def later(self, seconds: float, act: Callable[[], None]) -> None:
         timer = threading.Timer(seconds, act)
@@ -108,11 +124,14 @@ class FakeQemu:
 
     def boot(self) -> None:
         """Kernel after kernel, each with an agent of its own."""
-        while True:
+        first, following = self.kernels
+        for kernel in itertools.chain([first], itertools.repeat(following)):
+            own = planted(kernel)
+            self.suffer(own)
             self.say(f"Linux version 7.3.4-fake\nKernel command line: {self.command_line}")
             if "flood" in self.moods:
                 self.say("\n".join(f"flood {number}" for number in range(50_000)))
-            if "silent" in self.moods:
+            if "silent" in self.moods | own:
                 return
             self.run_agent(str(uuid.uuid4()))
             if "kexec" not in self.moods:

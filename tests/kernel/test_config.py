@@ -34,6 +34,15 @@ def test_what_is_asked_for_comes_out(resolve: Resolve) -> None:
     assert config.values(resolved.path) == {"EXPERT": "y", "PRINTK": "y", "VIRTUALIZATION": "y", "KVM": "y"}
 
 
+def test_a_whole_config_takes_the_place_of_tinyconfig_and_is_completed(
+    checkout: Callable[[], SourceTree], store: Store, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    base.write_text("CONFIG_EXPERT=y\nCONFIG_GONE_SINCE=y\nCONFIG_TINY=y\n")
+    resolved = config.resolve(series.apply(checkout(), (), store, silent), (), store, silent, base)
+    assert config.values(resolved.path) == {"EXPERT": "y", "PRINTK": "y", "TINY": "y"}
+
+
 def test_a_later_fragment_wins(resolve: Resolve) -> None:
     resolved = resolve("CONFIG_EXPERT=y\nCONFIG_PRINTK=y\n", "# CONFIG_PRINTK is not set\n")
     assert config.values(resolved.path) == {"EXPERT": "y"}

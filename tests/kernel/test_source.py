@@ -168,6 +168,29 @@ def test_an_unknown_ref_is_named(linux: Path, store: Store, sh: Shell) -> None:
         source.checkout((Source(Provider.GIT, str(linux), pin="v9"),), store, silent)
 
 
+def test_commits_of_a_repository_on_this_disk_follow_each_other_in_one_place(
+    linux: Path, store: Store, sh: Shell
+) -> None:
+    """As a bisection wants them: one tree, in which only what differs changes, and nothing is fetched."""
+    edit = "echo 'int fork_me(void) { return 2; }' > kernel/fork.c"
+    commits = sh(
+        f"git init -q; git add -A; git commit -qm base; {edit}; git commit -qam two; git rev-list HEAD", linux
+    ).split()
+    repository = str(linux / ".git")
+    new, old = (Source(Provider.GIT, repository, pin=commit, place="bisection") for commit in commits)
+    first = source.checkout((old,), store, silent)
+    before = contents(first.path)
+    second = source.checkout((new,), store, silent)
+    after = contents(second.path)
+    assert second.path == first.path
+    assert second.digest != first.digest
+    assert {name for name in after if after[name] != before[name]} == {"kernel/fork.c"}
+    assert source.checkout((old,), store, silent) == first
+    assert not (store.root / "git").exists()
+    with pytest.raises(UsageError, match="no commit v9"):
+        source.checkout((Source(Provider.GIT, repository, pin="v9"),), store, silent)
+
+
 # ---- several ----
 
 
