@@ -22,7 +22,11 @@ VOCABULARY = {"", "case", "errors", "command", "deadline", "store"}
 STAGE_NEEDS = {"guest": {"machine", "agent.wire"}, "machine": {"agent.wire"}}
 # attempt and plugin compose the stages; the command line only names what is in their catalogues.
 COMPOSERS = {"attempt", "plugin"}
-CATALOGUES = {"commands": {"kernel.definition", "image.recipe", "report"}}
+# A bisection reads repositories and the versions in them; it knows no other part of a stage.
+CATALOGUES = {
+    "commands": {"kernel.definition", "image.recipe", "report"},
+    "bisect": {"kernel.git", "kernel.abi"},
+}
 STARTERS = {"subprocess.run", "subprocess.Popen", "os.system", "os.popen", "os.fork", "os.posix_spawn"}
 # Besides report/ and the command line: scripts, whose output is their result.
 PRINTERS = {"options", "environment", "image/collect", "agent/__main__"}
