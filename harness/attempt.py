@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from harness.case import (
     Kernel,
     KernelDefinition,
     Outcome,
+    PatchedTree,
     Phase,
     Progress,
     ScenarioResult,
@@ -52,16 +53,19 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-def make(*, layout: Layout, store: Store, runs: Path, progress: Progress = silent) -> Attempt:
+def make(
+    *, layout: Layout, store: Store, runs: Path, progress: Progress = silent, trials: Trials | None = None
+) -> Attempt:
     """An Attempt that builds in the store and leaves its traces in a new directory below `runs`.
 
-    It raises UsageError for a case that cannot be; every other error is in the verdict.
+    trials: what is run once all is built, and not the case's scenarios. It raises UsageError for a case that
+    cannot be; every other error is in the verdict.
     """
 
     def attempt(case: Case) -> Verdict:
         place = directory.create(runs)
         try:
-            return _Attempt(case, place, layout, store, Timeline(progress)).verdict()
+            return _Attempt(case, place, layout, store, Timeline(progress), trials).verdict()
         except UsageError:
             shutil.rmtree(place, ignore_errors=True)
             raise
@@ -121,6 +125,20 @@ def outcome_of(error: HarnessError) -> Outcome:
     return Outcome.FAIL if isinstance(error, KernelError) else Outcome.BROKEN
 
 
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What trials are given: all that is built, and `report`, which takes each result as it comes."""
+
+    bench: Bench
+    tree: PatchedTree
+    store: Store
+    timeline: Timeline
+    report: Callable[[ScenarioResult], None]
+
+
+Trials = Callable[[Ground], None]
+
+
 # ---- the way of the data ----------------------------------------------------------------------
 
 
@@ -128,6 +146,13 @@ def build_kernels(
     definitions: tuple[KernelDefinition, ...], store: Store, timeline: Timeline
 ) -> dict[KernelDefinition, Kernel]:
     """Each definition once through the four stages; the two of a case are often the same."""
+    return build_trees(patch_trees(definitions, store, timeline), store, timeline)
+
+
+def patch_trees(
+    definitions: tuple[KernelDefinition, ...], store: Store, timeline: Timeline
+) -> dict[KernelDefinition, PatchedTree]:
+    """The first two stages: sources with their series."""
     wanted = tuple(dict.fromkeys(definitions))
     with timeline.phase("source") as progress:
         sources = _each(wanted, lambda one: source.checkout(one.sources, store, progress))
@@ -135,12 +160,19 @@ def build_kernels(
         trees = _each(wanted, lambda one: series.apply(sources[one], one.series, store, progress, one.upto))
         if not any(tree.subjects for tree in trees.values()):
             progress(_said("none"))
+    return trees
+
+
+def build_trees(
+    trees: Mapping[KernelDefinition, PatchedTree], store: Store, timeline: Timeline
+) -> dict[KernelDefinition, Kernel]:
+    """The last two stages: configurations, and kernels."""
     with timeline.phase("config") as progress:
         configs = _each(
-            wanted, lambda one: config.resolve(trees[one], one.fragments, store, progress, one.config)
+            trees, lambda one: config.resolve(trees[one], one.fragments, store, progress, one.config)
         )
     with timeline.phase("build") as progress:
-        return _each(wanted, lambda one: build.build(one.name, trees[one], configs[one], store, progress))
+        return _each(trees, lambda one: build.build(one.name, trees[one], configs[one], store, progress))
 
 
 @dataclass(slots=True)
@@ -152,6 +184,8 @@ class _Attempt:
     layout: Layout
     store: Store
     timeline: Timeline
+    trials: Trials | None = None
+    trees: dict[KernelDefinition, PatchedTree] = field(default_factory=dict)
     kernels: dict[KernelDefinition, Kernel] = field(default_factory=dict)
     choice: AcceleratorChoice | None = None
     results: list[ScenarioResult] = field(default_factory=list)
@@ -160,8 +194,7 @@ class _Attempt:
         """Run all stages; raises UsageError."""
         try:
             bench = self._bench()
-            with self.timeline.unshown("scenarios"):
-                self._scenarios(bench)
+            self._try(bench)
         except UsageError:
             raise
         except HarnessError as error:
@@ -194,7 +227,8 @@ class _Attempt:
             deadline = Deadline.after(PROBE_SECONDS, "finding out what this machine can do")
             self.choice = probe.choose(self.case.machine.accelerator, deadline)
             progress(_said(f"{self.choice.accelerator.upper()}: {self.choice.reason}"))
-        self.kernels = build_kernels((self.case.kernel, self.case.next_kernel), self.store, self.timeline)
+        self.trees = patch_trees((self.case.kernel, self.case.next_kernel), self.store, self.timeline)
+        self.kernels = build_trees(self.trees, self.store, self.timeline)
         with self.timeline.phase("image") as progress:
             image: Image = image_build.build(recipe, self.store, progress)
             progress(_said(f"{image.name}, {words.size(image.path.stat().st_size)}"))
@@ -203,6 +237,19 @@ class _Attempt:
         return Bench(kernel, next_kernel, image, machine, self.choice, self.directory, self.case.seed)
 
     # ---- the scenarios -------------------------------------------------------------------------
+
+    def _try(self, bench: Bench) -> None:
+        """Run what was asked for; the results are in self.results, also when this raises."""
+        if self.trials is None:
+            with self.timeline.unshown("scenarios"):
+                self._scenarios(bench)
+        else:
+            tree = self.trees[self.case.kernel]
+            self.trials(Ground(bench, tree, self.store, self.timeline, self._report))
+
+    def _report(self, result: ScenarioResult) -> None:
+        self.results.append(result)
+        self.timeline.progress(_end_of(result))
 
     def _scenarios(self, bench: Bench) -> None:
         """Run the scenarios; their results are in self.results, also when this raises."""
@@ -218,8 +265,7 @@ class _Attempt:
                 case Step(name, text):
                     self.timeline.progress(Update(words.scenario(name), text))
                 case Ended(result):
-                    self.results.append(result)
-                    self.timeline.progress(_end_of(result))
+                    self._report(result)
 
         status = run_scenarios(bench, self.case.scenarios, self.layout, self.timeline.began, on_event)
         if troubles:

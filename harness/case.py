@@ -126,6 +126,41 @@ class Case:
     seed: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Selftest:
+    """One of the kernel's own tests. name: its path below tools/testing/selftests, without a suffix.
+
+    stages: 2 for one that goes on after a kexec. log: what the next kernel says where it is part of the
+    kernel. option: without which it is not. script: what it is run by upstream, in place of NAME.c.
+    named: the user asked for this one, so it has to be there.
+    """
+
+    name: str
+    stages: int = 1
+    log: str = ""
+    option: str = ""
+    script: str = ""
+    named: bool = False
+
+    @property
+    def collection(self) -> str:
+        """The folder that its Makefile is in."""
+        return self.name.partition("/")[0]
+
+    @property
+    def program(self) -> str:
+        return self.name.rpartition("/")[2]
+
+    @property
+    def source(self) -> str:
+        return self.script or f"{self.name}.c"
+
+    @property
+    def title(self) -> str:
+        """Its name in results: COLLECTION::PROGRAM."""
+        return f"{self.name.rpartition('/')[0]}::{self.program}"
+
+
 # ---- what the stages hand on ------------------------------------------------------------------
 
 
@@ -188,6 +223,32 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class Program:
+    """A test of the kernel's, built. options: what its folder's `config` asks for that this kernel lacks.
+
+    path: the executable; None where there is nothing to start. seconds: how long the kernel's own runner
+    would give it. problem: why it could not be built, with detail; missing: the tree does not have it.
+    """
+
+    test: Selftest
+    digest: str = ""
+    path: Path | None = None
+    seconds: float = 45.0
+    options: tuple[str, ...] = ()
+    problem: str = ""
+    detail: str = ""
+    missing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A read-only disk of the machine's besides its root. name: its serial (/sys/block/vd?/serial)."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
 class AcceleratorChoice:
     """Which accelerator a machine uses, and why, in one line for a person."""
 
@@ -226,6 +287,7 @@ class Bench:
     directory: Path
     seed: int = 1
     access: Access = Access()
+    disks: tuple[Disk, ...] = ()
 
     @property
     def time_scale(self) -> float:
@@ -286,12 +348,21 @@ class LiveUpdate:
 
 
 @dataclass(frozen=True, slots=True)
+class Subtest:
+    """What a program reported of a part of itself. reason: why it was skipped or failed, or ""."""
+
+    name: str
+    outcome: Outcome
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ScenarioResult:
     """The verdict on one scenario. reason: one line; detail: the whole story, for a FAIL or BROKEN.
 
     bytes_verified counts each byte once for each verifier (L1, L2) that found it right after a kexec.
     measurements: figures that the scenario recorded, by name with its unit. stage: BOOT or KEXEC where a
-    kernel did not come up.
+    kernel did not come up. subtests: where it is a program that reports parts of itself.
     """
 
     name: str
@@ -305,6 +376,7 @@ class ScenarioResult:
     bytes_verified: int = 0
     measurements: tuple[tuple[str, float], ...] = ()
     stage: Stage = Stage.SCENARIOS
+    subtests: tuple[Subtest, ...] = ()
 
     @property
     def traces(self) -> str:

@@ -39,6 +39,8 @@ TOOLS = (
     Tool("apt-get", "kernel sources from Debian", "apt", required=False),
     Tool("dpkg-deb", "kernel sources from Debian", "dpkg", required=False),
 )
+# What some of the kernel's own tests are built with besides, by their folder.
+SELFTEST_TOOLS = {"kvm": (Tool("uuid/uuid.h", "the kernel's own tests of KVM", "uuid-dev"),)}
 # gcc and make as the kernel's Documentation/process/changes.rst says.
 OLDEST = {"qemu-system-x86_64": (7, 0), "gcc": (8, 1), "make": (4, 0)}
 VERSION_FLAGS = {"mkfs.erofs": "-V"}

@@ -35,5 +35,9 @@ class Layout:
         return self.root / "selftests"
 
     @property
+    def kselftests(self) -> Path:
+        return self.scenarios / "kselftest.yaml"
+
+    @property
     def contract(self) -> Path:
         return self.root / "docs" / "contract.md"

@@ -15,16 +15,21 @@ import harness
 ROOT = Path(harness.__file__).parent
 SOURCES = {path.relative_to(ROOT).with_suffix(""): path for path in sorted(ROOT.rglob("*.py"))}
 MODULES = {".".join(("harness", *name.parts)).removesuffix(".__init__") for name in SOURCES}
-STAGES = ("kernel", "image", "machine", "guest", "crash", "report")
+STAGES = ("kernel", "image", "machine", "guest", "crash", "kselftest", "report")
 VOCABULARY = {"", "case", "errors", "command", "deadline", "store"}
 
 # What a stage may import beyond the vocabulary and its own folder.
-STAGE_NEEDS = {"guest": {"machine", "agent.wire"}, "machine": {"agent.wire"}}
-# attempt and plugin compose the stages; the command line only names what is in their catalogues.
-COMPOSERS = {"attempt", "plugin"}
+STAGE_NEEDS = {
+    "guest": {"machine", "agent.wire"},
+    "machine": {"agent.wire"},
+    "kselftest": {"guest.program"},
+}
+# attempt and plugin compose the stages, and so does what runs the kernel's own tests; the command line only
+# names what is in their catalogues.
+COMPOSERS = {"attempt", "plugin", "upstream"}
 # A bisection reads repositories and the versions in them; it knows no other part of a stage.
 CATALOGUES = {
-    "commands": {"kernel.definition", "image.recipe", "report"},
+    "commands": {"kernel.definition", "image.recipe", "kselftest.tests", "report"},
     "bisect": {"kernel.git", "kernel.abi"},
 }
 STARTERS = {"subprocess.run", "subprocess.Popen", "os.system", "os.popen", "os.fork", "os.posix_spawn"}

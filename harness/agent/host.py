@@ -17,6 +17,8 @@ DEBUGFS = "/sys/kernel/debug"
 PAGE = 4096
 RELEASE_LENGTH = 65
 RECORD = 8192
+# include/uapi/linux/mount.h
+MS_RDONLY = 1
 
 
 def hello() -> dict[str, object]:
@@ -65,6 +67,16 @@ def mount_debugfs() -> None:
         from .libc import syscall
 
         syscall("mount", b"debugfs\0", DEBUGFS.encode() + b"\0", b"debugfs\0", 0, None)
+
+
+def mount_disk(serial: str, place: str) -> None:
+    """Mount the erofs on the disk with that serial, at a directory that is made for it."""
+    from .kexec import disk
+    from .libc import syscall
+
+    os.makedirs(place, exist_ok=True)
+    names = (disk(serial).encode() + b"\0", place.encode() + b"\0", b"erofs\0")
+    syscall("mount", *names, MS_RDONLY, None)
 
 
 def memory() -> dict[str, int]:
@@ -147,6 +159,7 @@ def _text(path: str) -> str:
 
 OPERATIONS: dict[str, Callable[..., object]] = {
     "hello": hello,
+    "mount_disk": mount_disk,
     "memory": memory,
     "settle": settle,
     "kernel_log": kernel_log,

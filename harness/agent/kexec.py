@@ -27,7 +27,7 @@ def load(command_line: str, path: str = "") -> dict[str, float]:
     Returns the seconds for reading the kernel and for the system call.
     """
     started = time.monotonic()
-    kernel = _regular_file(path or _disk(DISK_SERIAL))
+    kernel = _regular_file(path or disk(DISK_SERIAL))
     read = time.monotonic()
     text = command_line.encode() + b"\0"
     try:
@@ -51,7 +51,8 @@ def reboot(command: str = "kexec") -> None:
     syscall("reboot", *MAGIC, COMMANDS[command], None)
 
 
-def _disk(serial: str) -> str:
+def disk(serial: str) -> str:
+    """The device of the disk with that serial."""
     for name in os.listdir("/sys/block"):
         try:
             with open(f"/sys/block/{name}/serial") as file:

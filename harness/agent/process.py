@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 
-from .files import File, socketpair
+from .files import File, pipe, socketpair
 from .kvm import Vm
 from .libc import syscall
 
@@ -50,6 +50,34 @@ def spawn() -> Process:
     finally:
         theirs.close()
     return Process(ours.fd, pid)
+
+
+def execute(argv: list[str]) -> Process:
+    """Start a program in a session of its own; what it says on stdout and stderr can be received."""
+    ours, theirs = pipe()
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    redirected = [(os.POSIX_SPAWN_DUP2, fd, to) for fd, to in ((null, 0), (theirs.fd, 1), (theirs.fd, 2))]
+    try:
+        pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=redirected, setsid=True)
+    finally:
+        theirs.close()
+        os.close(null)
+    return Process(ours.fd, pid)
+
+
+def end(process: Process) -> None:
+    """Kill a program that `execute` started, with all that has stayed in its session's first group."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    kill(process, signal.SIGKILL)
+
+
+def holds(process: Process, link: str) -> bool:
+    """Whether the process has a file open whose link in /proc contains the text."""
+    folder = f"/proc/{process.pid}/fd"
+    return any(link in os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder))
 
 
 def receive(process: Process, seconds: float) -> bytes:
@@ -103,6 +131,9 @@ def take(pid: int, fd: int, kind: str = "file") -> File:
 
 OPERATIONS: dict[str, Callable[..., object]] = {
     "spawn": spawn,
+    "execute": execute,
+    "end": end,
+    "holds": holds,
     "receive": receive,
     "kill": kill,
     "wait": wait,

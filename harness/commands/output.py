@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from harness.case import Progress
+from harness.case import Case, Progress, Verdict
+from harness.options import STATUS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,3 +56,15 @@ def ensure_tools(options: argparse.Namespace, progress: Progress) -> None:
     from harness import doctor
 
     doctor.ensure(doctor.TOOLS, allowed=options.install, progress=progress)
+
+
+def conclude(options: argparse.Namespace, console: Console, case: Case, verdict: Verdict) -> int:
+    """Write the run's files and show the verdict, with --json also as result.json; the exit status."""
+    from harness.report import files, summary
+
+    files.write(case, verdict)
+    summary.show(console, verdict)
+    if options.json:
+        sys.stdout.write(files.result_json(case, verdict))
+        sys.stdout.flush()
+    return STATUS[verdict.outcome]

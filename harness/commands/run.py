@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from harness.case import Case
 from harness.commands import kernels, machines, output
 from harness.layout import Layout
-from harness.options import DEFAULT_RECIPE, STATUS, Commands, command
+from harness.options import DEFAULT_RECIPE, Commands, command
 from harness.store import Store
 
 
@@ -37,7 +36,7 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     case = _case(options)
     from harness import attempt
-    from harness.report import directory, files, summary
+    from harness.report import directory
 
     shown = output.stderr(options) if options.json else output.stdout(options)
     with output.progress(shown) as progress:
@@ -46,12 +45,7 @@ def run(options: argparse.Namespace) -> int:
         verdict = attempt.make(layout=Layout.here(), store=Store.default(), runs=runs, progress=progress)(
             case
         )
-    files.write(case, verdict)
-    summary.show(shown, verdict)
-    if options.json:
-        sys.stdout.write(files.result_json(case, verdict))
-        sys.stdout.flush()
-    return STATUS[verdict.outcome]
+    return output.conclude(options, shown, case, verdict)
 
 
 def _case(options: argparse.Namespace) -> Case:

@@ -78,15 +78,14 @@ def _tool(name: str) -> Path:
 def _make(recipe: Recipe, draft: Path) -> None:
     root = draft / "root"
     stage(recipe, root)
-    flags = [
-        "-x-1",
-        "-T0",
-        f"-U{UUID}",
-        "--all-root",
-        "--quiet",
-    ]  # -x-1: no extended attributes of the host's
-    _run([MKFS, *flags, draft / "root.erofs", root])
+    pack(root, draft / "root.erofs")
     shutil.rmtree(root)
+
+
+def pack(root: Path, target: Path) -> None:
+    """Make target an erofs of the directory; of the same content it is the same bytes."""
+    # -x-1: no extended attributes of the host's.
+    _run([MKFS, "-x-1", "-T0", f"-U{UUID}", "--all-root", "--quiet", target, root])
 
 
 def stage(recipe: Recipe, root: Path) -> None:

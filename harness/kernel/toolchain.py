@@ -49,8 +49,12 @@ def make(tree: Path, output: Path, *arguments: str) -> list[str]:
                 f"the kernel cannot be built in {path}: its path has a space or a colon",
                 hint="name another place for the store with LUH_STORE",
             )
-    compiler = "ccache gcc" if command.find("ccache") else "gcc"
-    return ["make", "-C", str(tree), f"O={output}", f"CC={compiler}", *arguments]
+    return ["make", "-C", str(tree), f"O={output}", f"CC={compiler()}", *arguments]
+
+
+def compiler() -> str:
+    """What make is to call as the compiler."""
+    return "ccache gcc" if command.find("ccache") else "gcc"
 
 
 def jobs() -> int:

@@ -59,6 +59,7 @@ def command(program: str, bench: Bench, wires: Wires) -> tuple[str, ...]:
         *("-kernel", str(bench.kernel.vmlinux), "-append", command_line(bench)),
         *_disk(ROOT_DISK, bench.image.path),
         *_disk(NEXT_KERNEL_DISK, bench.next_kernel.bzimage),
+        *(word for disk in bench.disks for word in _disk(disk.name, disk.path)),
         *_socket("qmp", wires.qmp),
         *("-mon", "chardev=qmp,mode=control"),
         *_socket("console", wires.console),

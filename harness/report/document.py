@@ -120,6 +120,9 @@ def _scenario(result: ScenarioResult) -> Document:
         "live_updates": [_update(update) for update in result.updates],
         "bytes_verified": result.bytes_verified,
         "measurements": dict(result.measurements),
+        "subtests": [
+            {"name": one.name, "outcome": one.outcome.value, "reason": one.reason} for one in result.subtests
+        ],
         "traces": result.traces,
     }
 
