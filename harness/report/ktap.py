@@ -28,6 +28,7 @@ def _lines(verdict: Verdict) -> Iterator[str]:
 
 
 def _result(number: int, result: ScenarioResult) -> Iterator[str]:
+    yield from (f"    {line}" for line in _subtests(result))
     reason = " ".join(result.reason.split())
     if result.outcome in (Outcome.FAIL, Outcome.BROKEN):
         yield f"# {result.outcome}: {reason}"
@@ -37,6 +38,18 @@ def _result(number: int, result: ScenarioResult) -> Iterator[str]:
         yield f"ok {number} {_name(result)} # SKIP {reason}"
     else:
         yield f"ok {number} {_name(result)}"
+
+
+def _subtests(result: ScenarioResult) -> Iterator[str]:
+    """What a program reported of its parts, as a document inside the document."""
+    if result.subtests:
+        yield "KTAP version 1"
+        yield f"# Subtest: {_name(result)}"
+        yield f"1..{len(result.subtests)}"
+    for number, one in enumerate(result.subtests, 1):
+        ok = "not ok" if one.outcome is Outcome.FAIL else "ok"
+        skip = f" # SKIP {' '.join(one.reason.split())}" if one.outcome is Outcome.SKIP else ""
+        yield f"{ok} {number} {one.name.replace('#', '_')}{skip}"
 
 
 def _name(result: ScenarioResult) -> str:

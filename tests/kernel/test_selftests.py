@@ -30,8 +30,8 @@ def build(tree: Callable[[], PatchedTree], store: Store, tmp_path: Path) -> Buil
     config.write_text("CONFIG_EXPERT=y\n")
     kernel = Kernel("tiny", "digest", "7.3.1", tmp_path, tmp_path, config, ())
 
-    def run(*names: str, **settings: str) -> tuple[Program, ...]:
-        tests = [Selftest(name, **settings) for name in names]
+    def run(*names: str, script: str = "") -> tuple[Program, ...]:
+        tests = [Selftest(name, script=script) for name in names]
         return selftests.build(tree(), tests, kernel, store, silent)
 
     return run
@@ -105,7 +105,7 @@ def test_a_source_that_the_makefile_does_not_name_is_told_apart(build: Build, li
 
 
 def test_a_test_inside_the_kernel_has_no_program(build: Build) -> None:
-    (program,) = build("tiny/vmtest", script="tiny/Makefile", log="it works")
+    (program,) = build("tiny/vmtest", script="tiny/Makefile")
     assert program.path is None
     assert program.problem == ""
     assert os.sep in program.test.source

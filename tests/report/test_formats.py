@@ -10,8 +10,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from harness.case import Case, Outcome, Verdict
+from harness.case import Case, Outcome, Subtest, Verdict
 from harness.errors import InfraError
+from harness.kselftest.ktap import parse
 from harness.report.directory import create
 from harness.report.files import write
 from harness.report.junit import junit
@@ -76,3 +77,26 @@ def test_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(InfraError, match="file") as caught:
         create(tmp_path / "file")
     assert "--runs" in caught.value.hint
+
+
+def test_ktap_has_what_a_program_reported_of_its_parts(verdict: Verdict) -> None:
+    parts = (
+        Subtest("one", Outcome.PASS),
+        Subtest("two", Outcome.SKIP, "no VMX"),
+        Subtest("three", Outcome.FAIL),
+    )
+    first = replace(verdict.scenarios[0], subtests=parts)
+    lines = ktap(replace(verdict, scenarios=(first,))).splitlines()
+    begin = lines.index("    KTAP version 1")
+    assert lines[begin + 1 : begin + 7] == [
+        f"    # Subtest: {first.name}",
+        "    1..3",
+        "    ok 1 one",
+        "    ok 2 two # SKIP no VMX",
+        "    not ok 3 three",
+        f"ok 1 {first.name}",
+    ]
+    # And it can be read again.
+    assert [leaf.name for leaf in parse(lines).leaves] == [
+        f"{first.name}.{name}" for name in ("one", "two", "three")
+    ]
