@@ -6,11 +6,12 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
+from harness import record
 from harness.case import (
     AcceleratorChoice,
     Attempt,
@@ -35,10 +36,10 @@ from harness.errors import HarnessError, InfraError, KernelError, UsageError
 from harness.exchange import Collected, Ended, Event, Step, Uncollected
 from harness.image import build as image_build
 from harness.image import recipe as image_recipe
-from harness.kernel import build, config, series, source
+from harness.kernel import build, config, patches, series, source
 from harness.layout import Layout
-from harness.machine import probe
-from harness.report import directory, words
+from harness.machine import arguments, probe
+from harness.report import directory, files, words
 from harness.store import Store
 
 PROBE_SECONDS = 60.0
@@ -56,19 +57,31 @@ V = TypeVar("V")
 def make(
     *, layout: Layout, store: Store, runs: Path, progress: Progress = silent, trials: Trials | None = None
 ) -> Attempt:
-    """An Attempt that builds in the store and leaves its traces in a new directory below `runs`.
+    """An Attempt that builds in the store and leaves its traces and results in a new directory below `runs`.
 
     trials: what is run once all is built, and not the case's scenarios. It raises UsageError for a case that
-    cannot be; every other error is in the verdict.
+    cannot be, which leaves nothing; every other error is in the verdict. What cuts it off (Ctrl-C, a mistake
+    of the harness) is raised again when the results that there are until then have been written.
     """
 
     def attempt(case: Case) -> Verdict:
         place = directory.create(runs)
+        under_way = _Attempt(case, place, layout, store, Timeline(progress), trials)
         try:
-            return _Attempt(case, place, layout, store, Timeline(progress), trials).verdict()
+            verdict = under_way.verdict()
         except UsageError:
             shutil.rmtree(place, ignore_errors=True)
             raise
+        except (KeyboardInterrupt, Exception) as error:
+            with suppress(InfraError):
+                files.write(case, under_way.cut_off(error))
+                error.add_note(f"what there was until then: {words.place(place)}")
+            raise
+        try:
+            files.write(case, verdict)
+        except InfraError as error:
+            return replace(verdict, outcome=Outcome.BROKEN, reason=error.message, hint=error.hint)
+        return verdict
 
     return attempt
 
@@ -149,6 +162,19 @@ def build_kernels(
     return build_trees(patch_trees(definitions, store, timeline), store, timeline)
 
 
+def pinned_kernels(
+    definitions: tuple[KernelDefinition, ...], store: Store, timeline: Timeline
+) -> dict[KernelDefinition, Kernel]:
+    """The kernels that definitions are pinned to, as far as the store has them: no source is looked at."""
+    found = {one: build.pinned(one.name, one.pin, store) for one in definitions if one.pin}
+    kernels = {one: kernel for one, kernel in found.items() if kernel}
+    if kernels:
+        with timeline.phase("build") as progress:
+            for kernel in kernels.values():
+                progress(_said(f"Linux {kernel.release}, the very kernel that was recorded"))
+    return kernels
+
+
 def patch_trees(
     definitions: tuple[KernelDefinition, ...], store: Store, timeline: Timeline
 ) -> dict[KernelDefinition, PatchedTree]:
@@ -172,7 +198,10 @@ def build_trees(
             trees, lambda one: config.resolve(trees[one], one.fragments, store, progress, one.config)
         )
     with timeline.phase("build") as progress:
-        return _each(trees, lambda one: build.build(one.name, trees[one], configs[one], store, progress))
+        return _each(
+            trees,
+            lambda one: build.build(one.name, trees[one], configs[one], store, progress, one.pin),
+        )
 
 
 @dataclass(slots=True)
@@ -189,20 +218,39 @@ class _Attempt:
     kernels: dict[KernelDefinition, Kernel] = field(default_factory=dict)
     choice: AcceleratorChoice | None = None
     results: list[ScenarioResult] = field(default_factory=list)
+    expected: list[str] = field(default_factory=list)
+    running: list[str] = field(default_factory=list)
 
     def verdict(self) -> Verdict:
         """Run all stages; raises UsageError."""
         try:
+            record.write(self.case, self.directory, lambda some: patches.gather(some, self.store, silent))
             bench = self._bench()
             self._try(bench)
         except UsageError:
             raise
         except HarnessError as error:
-            stage = Stage(self.timeline.phases[-1].name) if self.timeline.phases else Stage.MACHINE
-            return self._so_far(outcome_of(error), error.message, stage, hint=error.hint, detail=error.detail)
+            return self._so_far(
+                outcome_of(error), error.message, self._stage, hint=error.hint, detail=error.detail
+            )
         outcome = worst(tuple(self.results))
         first = next(result for result in self.results if result.outcome is outcome)
         return self._so_far(outcome, first.reason if outcome is not Outcome.PASS else "", first.stage)
+
+    def cut_off(self, error: BaseException) -> Verdict:
+        """The verdict where something else than a stage's own error ends the attempt."""
+        reason = f"a mistake of the harness itself: {type(error).__name__}: {error}"
+        if isinstance(error, KeyboardInterrupt):
+            reason = f"interrupted by {error or 'Ctrl-C'}"
+            if self.running:
+                reason += f" in {', '.join(map(words.scenario, self.running))}"
+        ended = f"{len(self.results)} of {words.count(len(self.expected), 'scenario')} had ended"
+        return self._so_far(Outcome.BROKEN, reason, self._stage, detail=ended if self.expected else "")
+
+    @property
+    def _stage(self) -> Stage:
+        """The one that was entered last."""
+        return Stage(self.timeline.phases[-1].name) if self.timeline.phases else Stage.MACHINE
 
     def _so_far(
         self, outcome: Outcome, reason: str, stage: Stage, *, hint: str = "", detail: str = ""
@@ -216,6 +264,7 @@ class _Attempt:
             kernel=self.kernels.get(self.case.kernel),
             next_kernel=self.kernels.get(self.case.next_kernel),
             choice=self.choice,
+            environment=record.environment(self.layout, arguments.PROGRAM),
             hint=hint,
             detail=detail,
             stage=stage,
@@ -227,8 +276,11 @@ class _Attempt:
             deadline = Deadline.after(PROBE_SECONDS, "finding out what this machine can do")
             self.choice = probe.choose(self.case.machine.accelerator, deadline)
             progress(_said(f"{self.choice.accelerator.upper()}: {self.choice.reason}"))
-        self.trees = patch_trees((self.case.kernel, self.case.next_kernel), self.store, self.timeline)
-        self.kernels = build_trees(self.trees, self.store, self.timeline)
+        definitions = (self.case.kernel, self.case.next_kernel)
+        self.kernels = pinned_kernels(definitions, self.store, self.timeline)
+        if left := tuple(one for one in definitions if one not in self.kernels):
+            self.trees = patch_trees(left, self.store, self.timeline)
+            self.kernels |= build_trees(self.trees, self.store, self.timeline)
         with self.timeline.phase("image") as progress:
             image: Image = image_build.build(recipe, self.store, progress)
             progress(_said(f"{image.name}, {words.size(image.path.stat().st_size)}"))
@@ -249,20 +301,22 @@ class _Attempt:
 
     def _report(self, result: ScenarioResult) -> None:
         self.results.append(result)
+        self.running = [name for name in self.running if name != result.name]
         self.timeline.progress(_end_of(result))
 
     def _scenarios(self, bench: Bench) -> None:
         """Run the scenarios; their results are in self.results, also when this raises."""
-        expected: list[str] = []
         troubles: list[Uncollected] = []
 
         def on_event(event: Event) -> None:
             match event:
                 case Collected(names):
-                    expected.extend(names)
+                    self.expected.extend(names)
                 case Uncollected():
                     troubles.append(event)
                 case Step(name, text):
+                    if name not in self.running:
+                        self.running.append(name)
                     self.timeline.progress(Update(words.scenario(name), text))
                 case Ended(result):
                     self._report(result)
@@ -278,7 +332,7 @@ class _Attempt:
                 hint="`luh list` names them all",
                 detail=log,
             )
-        if len(self.results) != len(expected) or not expected:
+        if len(self.results) != len(self.expected) or not self.expected:
             raise InfraError(f"the scenarios' process ended early, with status {status}", detail=log)
 
 

@@ -71,6 +71,36 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
+class Ingredients:
+    """What the digest of a kernel stands for.
+
+    version, origin: of its source, for a person. tree: the digest of the source with its patches. config: the
+    digest of the .config. toolchain: the compiler's and the linker's own words for their versions.
+    """
+
+    version: str
+    origin: str
+    tree: str
+    config: str
+    toolchain: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A kernel that was built before and is wanted again.
+
+    config: its .config. abi: as in Kernel. strict: no other kernel will do; otherwise one is built, and what
+    differs is said.
+    """
+
+    digest: str
+    ingredients: Ingredients
+    config: Path
+    abi: tuple[tuple[str, str], ...] = ()
+    strict: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class KernelDefinition:
     """A kernel to be built, as a YAML file in kernel-configs/ or of the user's describes it.
 
@@ -79,6 +109,7 @@ class KernelDefinition:
     fragments: configuration fragments, merged in this order on tinyconfig; later ones win.
     config: a whole .config that takes tinyconfig's place; what the tree does not know of it is left out and
     what it lacks gets its default, as olddefconfig does.
+    pin: the kernel that has to come of it, where that is known.
     """
 
     name: str
@@ -87,6 +118,7 @@ class KernelDefinition:
     fragments: tuple[Path, ...]
     upto: int | None = None
     config: Path | None = None
+    pin: Pin | None = None
 
 
 class Accelerator(StrEnum):
@@ -176,12 +208,16 @@ class SourceTree:
 
 @dataclass(frozen=True, slots=True)
 class PatchedTree:
-    """A source tree with a series applied. subjects: of the applied patches, in order."""
+    """A source tree with a series applied. subjects: of the applied patches, in order.
+
+    origin: where the source came from, for a person.
+    """
 
     path: Path
     digest: str
     version: str
     subjects: tuple[str, ...]
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +247,7 @@ class Kernel:
     slowness: float = 1.0
     appetite: int = 1
     abi: tuple[tuple[str, str], ...] = ()
+    ingredients: Ingredients | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,8 +373,22 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a live update, on the clock of the phases; of no length where it is one moment.
+
+    within: by how many seconds its start can be off. known: how that is known.
+    """
+
+    name: str
+    start: float
+    seconds: float
+    within: float
+    known: str
+
+
+@dataclass(frozen=True, slots=True)
 class LiveUpdate:
-    """One kexec that was proved: the identity of the kernels before and after it."""
+    """One kexec that was proved: the identity of the kernels before and after it, and where its time went."""
 
     from_release: str
     to_release: str
@@ -345,6 +396,7 @@ class LiveUpdate:
     to_boot_id: str
     kexec_count: int
     seconds: float
+    spans: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,6 +443,20 @@ def traces(scenario: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Environment:
+    """Where and with what a run was made. commit: of the harness, "" where unknown. memory: in bytes."""
+
+    harness: str
+    commit: str
+    python: str
+    emulator: str
+    system: str
+    processor: str
+    cpus: int
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What an attempt says: the worst outcome of its scenarios, or of the stage that ended it.
 
@@ -406,6 +472,7 @@ class Verdict:
     kernel: Kernel | None = None
     next_kernel: Kernel | None = None
     choice: AcceleratorChoice | None = None
+    environment: Environment | None = None
     hint: str = ""
     detail: str = ""
     stage: Stage = Stage.SCENARIOS
@@ -439,6 +506,11 @@ Progress = Callable[[Update], None]
 
 def silent(update: Update) -> None:
     """A Progress that shows nothing."""
+
+
+def waiting(progress: Progress, phase: str, what: str) -> Callable[[], None]:
+    """Says on the progress that a phase waits for another run, which is at the same work."""
+    return lambda: progress(Update(phase, f"waiting for another run, which {what}"))
 
 
 @dataclass(frozen=True, slots=True)

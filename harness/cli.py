@@ -39,11 +39,10 @@ def main(argv: list[str] | None = None) -> int:
             raise
         say(error.message, error.hint, error.detail)
         return _status(error)
-    except Terminated:
-        return TERMINATED
-    except KeyboardInterrupt:
-        say("interrupted")
-        return INTERRUPTED
+    except KeyboardInterrupt as signalled:
+        terminated = isinstance(signalled, Terminated)
+        say("terminated" if terminated else "interrupted", *getattr(signalled, "__notes__", ()))
+        return TERMINATED if terminated else INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has enough; Python must not complain about it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -83,7 +82,7 @@ def _status(error: HarnessError) -> int:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
+    raise Terminated(signal.Signals(number).name)
 
 
 if __name__ == "__main__":

@@ -29,9 +29,11 @@ from harness.crash.console import Finding, findings
 from harness.deadline import Deadline
 from harness.errors import BootError, CrashError, HarnessError, KernelError
 from harness.exchange import Collected, Ended, Event, Step, Uncollected, decode, event_line
+from harness.guest import timeline
 from harness.guest.journal import Call, Entry, Journal
 from harness.guest.kexec import KEXEC_PHASE
 from harness.guest.session import Session
+from harness.guest.timeline import Seen
 from harness.layout import Layout
 from harness.machine.arguments import command_line
 from harness.machine.qemu import Machine
@@ -57,7 +59,8 @@ MARKERS = (
 class Trial:
     """A scenario under way.
 
-    errors: what its set-up, body and tear-down raised, in that order. machine: the one that it got.
+    errors: what its set-up, body and tear-down raised, in that order. ended: whether the body was left other
+    than by an interruption. machine: the one that it got.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Trial:
     began: float = field(default_factory=time.monotonic)
     journal: Journal = field(default_factory=Journal)
     errors: list[pytest.ExceptionInfo[BaseException]] = field(default_factory=list)
+    ended: bool = False
     machine: Machine | None = None
     shown: float = 0.0
 
@@ -73,6 +77,15 @@ class Trial:
     def findings(self) -> tuple[Finding, ...]:
         """What the kernels reported against themselves; complete once the machine is gone."""
         return findings(line.text for line in self.machine.console) if self.machine else ()
+
+    @property
+    def updates(self) -> tuple[LiveUpdate, ...]:
+        """The live updates, each with its spans; complete once the machine is gone."""
+        if self.machine is None:
+            return self.journal.updates
+        zero = self.machine.powered_on
+        lines = [Seen(zero + line.at, line.text) for line in self.machine.console]
+        return timeline.updates(self.journal.entries, lines, self.machine.port_closings)
 
     def step(self, text: str) -> None:
         self.shown = time.monotonic()
@@ -179,6 +192,8 @@ def pytest_runtest_makereport(
     trial = item.stash.get(TRIAL, None)
     if trial and call.excinfo:
         trial.errors.append(call.excinfo)
+    if trial and call.when == "call":
+        trial.ended = True
     if trial and call.when == "teardown":
         trial.emit(Ended(result(trial, item.path, item.config.stash[RUN].began)))
     return report
@@ -220,7 +235,7 @@ def host(request: pytest.FixtureRequest, bench: Bench) -> Iterator[Session]:
             run.lacking[needs] = reason
             pytest.skip(reason)
         yield session
-        if not trial.errors:
+        if trial.ended and not trial.errors:
             _still_answers(session)
             _nothing_leaked(session.latest, trial)
         trial.step("powering off")
@@ -300,7 +315,7 @@ def result(trial: Trial, file: Path, began: float) -> ScenarioResult:
         detail="\n\n".join(story) if outcome is not Outcome.SKIP else "",
         rules=trial.rules,
         phases=tuple(replace(phase, start=phase.start - began) for phase in trial.journal.phases),
-        updates=trial.journal.updates,
+        updates=tuple(_placed(update, began) for update in trial.updates),
         bytes_verified=trial.journal.bytes_verified,
         measurements=trial.journal.measurements,
         stage=stage(trial),
@@ -314,6 +329,11 @@ def stage(trial: Trial) -> Stage:
         return Stage.BOOT
     left = sum(phase.name == KEXEC_PHASE for phase in trial.journal.phases) - len(trial.journal.updates)
     return Stage.KEXEC if isinstance(first, CrashError) and left > 0 else Stage.SCENARIOS
+
+
+def _placed(update: LiveUpdate, began: float) -> LiveUpdate:
+    """The spans on the clock that starts with the attempt."""
+    return replace(update, spans=tuple(replace(span, start=span.start - began) for span in update.spans))
 
 
 def judge(error: BaseException) -> Outcome:

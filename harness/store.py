@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import itertools
 import os
 import shutil
 import tempfile
@@ -55,18 +56,26 @@ class Store:
         entry = self.root / kind / key
         return entry if entry.is_dir() else None
 
-    def produce(self, kind: str, key: str, make: Callable[[Path], None], *, deadline: Deadline) -> Path:
+    def produce(
+        self,
+        kind: str,
+        key: str,
+        make: Callable[[Path], None],
+        *,
+        deadline: Deadline,
+        waits: Callable[[], None] = lambda: None,
+    ) -> Path:
         """The entry's directory, made by `make(directory)` if it is not there yet.
 
         `make` fills an empty directory that becomes the entry when it returns; when it raises, nothing
-        stays. Raises InfraError when the disk is full, DeadlineError when another run holds the entry
-        beyond the deadline.
+        stays. waits: called once where another run is found to be making it. Raises InfraError when the
+        disk is full, DeadlineError when another run holds the entry beyond the deadline.
         """
         if entry := self.find(kind, key):
             return entry
         with disk_errors(self.root):
             (self.root / kind).mkdir(parents=True, exist_ok=True)
-            with locked(self.root / kind / f".{key}.lock", deadline):
+            with locked(self.root / kind / f".{key}.lock", deadline, waits=waits):
                 return self.find(kind, key) or self._make(self.root / kind / key, make)
 
     def workspace(self, kind: str, key: str) -> Path:
@@ -89,25 +98,30 @@ class Store:
 
 
 @contextmanager
-def locked(path: Path, deadline: Deadline, *, shared: bool = False) -> Iterator[None]:
+def locked(
+    path: Path, deadline: Deadline, *, shared: bool = False, waits: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Hold a lock on a file (made if missing) for the length of the block.
 
-    shared: others may hold it at the same time, if they share it too. Raises DeadlineError.
+    shared: others may hold it at the same time, if they share it too. waits: called once where another run
+    holds it. Raises DeadlineError.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        _acquire(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, path, deadline)
+        _acquire(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, path, deadline, waits)
         yield
     finally:
         os.close(descriptor)
 
 
-def _acquire(descriptor: int, kind: int, path: Path, deadline: Deadline) -> None:
-    while True:
+def _acquire(descriptor: int, kind: int, path: Path, deadline: Deadline, waits: Callable[[], None]) -> None:
+    for tries in itertools.count():
         try:
             fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
             return
         except BlockingIOError:
+            if tries == 0:
+                waits()
             if deadline.expired:
                 raise DeadlineError(
                     f"another run holds {path.name.strip('.').removesuffix('.lock')}: {deadline.purpose}"

@@ -258,6 +258,15 @@ def test_interruption_leaves_nothing_behind(
     said = run("import time\ndef test_it(host): time.sleep(3600)\n", interrupt=number, cue="Linux version")
     assert said.status == status
     assert "Traceback" not in said.out + said.err
+    assert "what there was until then" in said.err
+    result = json.loads((luh.runs / "latest" / "result.json").read_text())
+    assert (result["outcome"], result["scenarios"]) == ("BROKEN", [])
+    by = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[number]
+    assert result["reason"] == f"interrupted by {by} in test_it"
+    assert result["detail"] == "0 of 1 scenario had ended"
+    assert result["kernel"]["release"]
+    log = (luh.runs / "latest" / "pytest.log").read_text()
+    assert "the host did not answer" not in log and "host.hello" not in log
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             text = entry.read_bytes().decode(errors="replace")

@@ -82,8 +82,18 @@ def test_a_full_disk_is_the_machines_fault_and_says_where(store: Store) -> None:
     assert "LUH_STORE" in caught.value.hint
 
 
-def take(lock: Path) -> None:
-    with locked(lock, Deadline.after(0.2, "a wait")):
+def test_who_waits_says_so_once_and_who_does_not_is_silent(tmp_path: Path, store: Store) -> None:
+    said: list[str] = []
+    store.produce("kind", "key", write("first"), deadline=soon(), waits=lambda: said.append("kind"))
+    assert said == []
+    lock = tmp_path / "lock"
+    with locked(lock, soon()), pytest.raises(DeadlineError):
+        take(lock, waits=lambda: said.append("lock"))
+    assert said == ["lock"]
+
+
+def take(lock: Path, waits: Callable[[], None] = lambda: None) -> None:
+    with locked(lock, Deadline.after(0.2, "a wait"), waits=waits):
         pass
 
 

@@ -68,7 +68,7 @@ class Agent:
     def answer(self, request: wire.Message) -> wire.Message:
         """Perform a request and return the reply to it."""
         started = time.monotonic()
-        reply: wire.Message = {"id": request.get("id")}
+        reply: wire.Message = {"id": request.get("id"), "began": started}
         try:
             operation = find(request["op"])
             arguments = {name: self._decode(value) for name, value in request.get("arguments", {}).items()}

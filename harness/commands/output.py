@@ -59,10 +59,9 @@ def ensure_tools(options: argparse.Namespace, progress: Progress) -> None:
 
 
 def conclude(options: argparse.Namespace, console: Console, case: Case, verdict: Verdict) -> int:
-    """Write the run's files and show the verdict, with --json also as result.json; the exit status."""
+    """Show the verdict, with --json also as result.json; the exit status."""
     from harness.report import files, summary
 
-    files.write(case, verdict)
     summary.show(console, verdict)
     if options.json:
         sys.stdout.write(files.result_json(case, verdict))

@@ -16,6 +16,8 @@ class Call:
     """An operation of the agent. start: on the monotonic clock; seconds: as seen from here.
 
     remote_seconds: what the agent itself took; 0.0 where no reply came. errno: 0 where it succeeded.
+    boot: the id of the boot that it was asked of. began: on the agent's own monotonic clock; 0.0 where it
+    does not tell.
     """
 
     operation: str
@@ -23,6 +25,8 @@ class Call:
     seconds: float
     remote_seconds: float
     errno: int
+    boot: str = ""
+    began: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

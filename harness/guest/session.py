@@ -203,7 +203,17 @@ class Session:
             raise self.fail(error) from None
         finally:
             seconds, errno = time.monotonic() - start, (reply.get("error") or {}).get("errno") or 0
-            self.journal.record(Call(operation, start, seconds, reply.get("seconds", 0.0), errno))
+            self.journal.record(
+                Call(
+                    operation,
+                    start,
+                    seconds,
+                    reply.get("seconds", 0.0),
+                    errno,
+                    self.identity.boot_id,
+                    reply.get("began", 0.0),
+                )
+            )
         return reply
 
     def begin(self, operation: str, **arguments: Any) -> Pending:

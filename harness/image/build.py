@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from harness.case import Image, Progress, Update
+from harness.case import Image, Progress, Update, waiting
 from harness.command import find, run
 from harness.deadline import Deadline
 from harness.errors import UsageError
@@ -48,8 +48,11 @@ def build(recipe: Recipe, store: Store, progress: Progress) -> Image:
     if not (entry := store.find("images", key)):
         started = time.monotonic()
         progress(Update("image", f"building {recipe.name}"))
-        waiting = Deadline.after(SECONDS, f"building the image {recipe.name}")
-        entry = store.produce("images", key, lambda draft: _make(recipe, draft), deadline=waiting)
+        deadline = Deadline.after(SECONDS, f"building the image {recipe.name}")
+        waits = waiting(progress, "image", "builds the same image")
+        entry = store.produce(
+            "images", key, lambda draft: _make(recipe, draft), deadline=deadline, waits=waits
+        )
         took = time.monotonic() - started
         progress(Update("image", f"built {recipe.name} in {took:.1f} s", done=1.0, finished=True))
     return Image(recipe.name, key, entry / "root.erofs")

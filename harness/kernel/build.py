@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness import command
-from harness.case import Kconfig, Kernel, PatchedTree, Progress, Update
+from harness.case import Ingredients, Kconfig, Kernel, PatchedTree, Pin, Progress, Update, waiting
 from harness.deadline import Deadline
 from harness.errors import BuildError, HarnessError, InfraError
 from harness.kernel import abi, toolchain, trees
@@ -48,15 +48,36 @@ MACHINE_FAULTS = {
     "a tool that the build needs is missing": r": (?:command )?not found$",
     "a header of the build's own tools is missing": r"error: (?:\w*elf|openssl/\w+|zlib)\.h: No such file",
 }
+MOST_OPTIONS = 8
+# What a kernel hands over, and in which version: Kernel.abi
+Abi = tuple[tuple[str, str], ...]
 CONTEXT_BEFORE, CONTEXT_AFTER = 2, 12
 
 
-def build(name: str, tree: PatchedTree, config: Kconfig, store: Store, progress: Progress) -> Kernel:
+def build(
+    name: str,
+    tree: PatchedTree,
+    config: Kconfig,
+    store: Store,
+    progress: Progress,
+    pin: Pin | None = None,
+) -> Kernel:
     """The kernel of that tree and configuration; built only where the store does not have it.
 
-    Raises BuildError with the first error's file and line; the log is kept beside the output.
+    pin: the kernel that it has to be, which is found out before it is built. Raises BuildError with the
+    first error's file and line, whose log is kept beside the output; InfraError where it is not the pin's.
     """
-    key = digest(tree.digest, config.digest, toolchain.identity())
+    made_of = Ingredients(tree.version, tree.origin, tree.digest, config.digest, toolchain.identity())
+    key = digest(made_of.tree, made_of.config, made_of.toolchain)
+    if pin and pin.digest != key:
+        differs = differences(pin, made_of, config)
+        if pin.strict:
+            raise InfraError(
+                f"this is not the kernel that was recorded: {differs[0]}",
+                hint="--anyway runs the kernel that can be built here",
+                detail="\n".join(differs),
+            )
+        progress(Update("build", f"not the recorded kernel: {'; '.join(differs)}", finished=True))
     deadline = Deadline.after(BUILD_SECONDS, f"the build of {name}")
     known = store.find("kernel", key) is not None
     entry = store.produce(
@@ -64,23 +85,64 @@ def build(name: str, tree: PatchedTree, config: Kconfig, store: Store, progress:
         key,
         lambda draft: _make(name, tree, config, store, draft, deadline, progress),
         deadline=deadline,
+        waits=waiting(progress, "build", "builds this kernel"),
     )
+    kernel = _kernel(name, entry, tree.subjects, abi.versions(tree.path), made_of)
+    text = f"Linux {kernel.release}" + (", built before" if known else "")
+    progress(Update("build", text, done=1.0, finished=True))
+    return kernel
+
+
+def pinned(name: str, pin: Pin, store: Store) -> Kernel | None:
+    """The very kernel that is wanted, where the store still has it."""
+    entry = store.find("kernel", pin.digest)
+    if entry is None:
+        return None
+    meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
+    return _kernel(name, entry, tuple(meta["subjects"]), pin.abi, pin.ingredients)
+
+
+def differences(pin: Pin, made_of: Ingredients, config: Kconfig) -> list[str]:
+    """What makes this another kernel than the pin's, in a line each."""
+    then, found = pin.ingredients, []
+    if then.tree != made_of.tree:
+        places = (f"Linux {one.version} from {one.origin}" for one in (made_of, then))
+        where = " here, ".join(places)
+        same = (then.version, then.origin) == (made_of.version, made_of.origin)
+        what = f"its content has changed since: {made_of.origin}" if same else f"{where} then"
+        found.append(f"the source: {what}")
+    if then.config != made_of.config:
+        found.append(f"the configuration: {_options_that_differ(config.path, pin.config)}")
+    if then.toolchain != made_of.toolchain:
+        pairs = zip(made_of.toolchain.splitlines(), then.toolchain.splitlines(), strict=False)
+        found += [f"the toolchain: {here} here, {there} then" for here, there in pairs if here != there]
+    return found or ["the way that digests are made"]
+
+
+def _options_that_differ(here: Path, then: Path) -> str:
+    ours, theirs = configuration.values(here), configuration.values(then)
+    names = [name for name in sorted(ours | theirs) if ours.get(name) != theirs.get(name)]
+    said = [f"{name}={ours.get(name, 'n')} here, {theirs.get(name, 'n')} then" for name in names]
+    more = f", and {len(said) - MOST_OPTIONS} options more" if len(said) > MOST_OPTIONS else ""
+    return ", ".join(said[:MOST_OPTIONS]) + more
+
+
+def _kernel(name: str, entry: Path, subjects: tuple[str, ...], versions: Abi, made_of: Ingredients) -> Kernel:
+    """The kernel of an entry of the store."""
     options = configuration.values(entry / "config")
-    kernel = Kernel(
+    return Kernel(
         name=name,
-        digest=key,
+        digest=entry.name,
         release=(entry / "kernel.release").read_text(encoding="utf-8").strip(),
         vmlinux=entry / "vmlinux",
         bzimage=entry / "bzImage",
         config=entry / "config",
-        subjects=tree.subjects,
+        subjects=subjects,
         slowness=slowness(options),
         appetite=appetite(options),
-        abi=abi.versions(tree.path),
+        abi=versions,
+        ingredients=made_of,
     )
-    text = f"Linux {kernel.release}" + (", built before" if known else "")
-    progress(Update("build", text, done=1.0, finished=True))
-    return kernel
 
 
 def slowness(options: dict[str, str]) -> float:
@@ -109,7 +171,8 @@ def _make(
     """Build in the workspace and copy the result to draft."""
     work = store.workspace("build", digest(str(tree.path), name))
     output, log = work / "output", work / "build.log"
-    with locked(work / "lock", deadline), trees.still(tree, deadline):
+    waits = waiting(progress, "build", "builds in the same tree")
+    with locked(work / "lock", deadline, waits=waits), trees.still(tree, deadline):
         output.mkdir(exist_ok=True)
         log.unlink(missing_ok=True)
         _update_file(config.path, output / ".config")

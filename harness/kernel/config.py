@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import command
-from harness.case import Kconfig, PatchedTree, Progress, Update
+from harness.case import Kconfig, PatchedTree, Progress, Update, waiting
 from harness.deadline import Deadline
 from harness.errors import ConfigError, UsageError
 from harness.kernel import kconfig, toolchain, trees
@@ -52,6 +52,7 @@ def resolve(
         key,
         lambda draft: _make(tree, requests, fragments, base, store, draft, deadline, progress),
         deadline=deadline,
+        waits=waiting(progress, "config", "configures this kernel"),
     )
     told = f"{len(requests)} options asked for and given" if requests or not base else base.name
     progress(Update("config", told, done=1.0, finished=True))
@@ -91,7 +92,8 @@ def _make(
 ) -> None:
     # The kernel's configuration programs are compiled once for a tree, so they stay in a workspace.
     work = store.workspace("kconfig", digest(str(tree.path)))
-    with locked(work / "lock", deadline), trees.still(tree, deadline):
+    waits = waiting(progress, "config", "configures the same tree")
+    with locked(work / "lock", deadline, waits=waits), trees.still(tree, deadline):
         _start(tree, base, work, deadline, progress)
         shutil.copy(work / ".config", work / "base")
         if fragments:

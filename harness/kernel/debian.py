@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import command
-from harness.case import Progress, Source, SourceTree, Update
+from harness.case import Progress, Source, SourceTree, Update, waiting
 from harness.deadline import Deadline
 from harness.errors import InfraError
 from harness.kernel import trees
@@ -67,6 +67,7 @@ def checkout(source: Source, store: Store, progress: Progress) -> SourceTree:
         key,
         lambda draft: _fetch(source, draft, progress),
         deadline=Deadline.after(FETCH_SECONDS, f"another run's download of {source.location}"),
+        waits=waiting(progress, "source", f"fetches {source.location}"),
     )
     record = trees.read_record(holder)
     if record is None:

@@ -17,7 +17,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.case import Progress, Source, SourceTree, Update
+from harness.case import Progress, Source, SourceTree, Update, waiting
 from harness.deadline import Deadline
 from harness.errors import UsageError
 from harness.kernel import files, trees
@@ -47,7 +47,9 @@ def checkout(source: Source, store: Store, progress: Progress) -> SourceTree:
     origin = origin.resolve()
     holder = store.workspace("tree", digest("tree", str(origin)))
     deadline = Deadline.after(COPY_SECONDS, f"copying {origin}")
-    with locked(holder / trees.LOCK, deadline):
+    with locked(
+        holder / trees.LOCK, deadline, waits=waiting(progress, "source", "uses the copy of this tree")
+    ):
         names = _names(origin, deadline)
         manifest = _read_manifest(holder)
         before = trees.read_record(holder)

@@ -11,7 +11,7 @@ import re
 import shutil
 from pathlib import Path
 
-from harness.case import Progress, Source, SourceTree, Update
+from harness.case import Progress, Source, SourceTree, Update, waiting
 from harness.deadline import Deadline
 from harness.errors import InfraError, UsageError
 from harness.kernel import trees
@@ -31,7 +31,8 @@ def checkout(source: Source, store: Store, progress: Progress) -> SourceTree:
     """
     holder = store.workspace("tree", digest("git", source.location, source.place or source.pin))
     deadline = Deadline.after(FETCH_SECONDS, f"the fetch of {source.location}")
-    with locked(holder / trees.LOCK, deadline):
+    waits = waiting(progress, "source", f"fetches {source.location}")
+    with locked(holder / trees.LOCK, deadline, waits=waits):
         record = trees.read_record(holder)
         if (Path(source.location) / "objects").is_dir():
             record = _local(source, record, holder, deadline, progress)
@@ -40,7 +41,7 @@ def checkout(source: Source, store: Store, progress: Progress) -> SourceTree:
             return trees.source_tree(holder, record)
         bare = store.workspace("git", digest(source.location))
         try:
-            with locked(bare / trees.LOCK, deadline):
+            with locked(bare / trees.LOCK, deadline, waits=waits):
                 commit = _fetch(source, str(bare / "repository"), deadline, progress)
         except InfraError as error:
             if record is None:

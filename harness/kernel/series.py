@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.case import PatchedTree, Progress, Series, SourceTree, Update
+from harness.case import PatchedTree, Progress, Series, SourceTree, Update, waiting
 from harness.deadline import Deadline
 from harness.errors import PatchError
 from harness.kernel import files, patches, trees
@@ -49,7 +49,7 @@ def apply(
     Raises PatchError that names the first patch that does not apply, the file and the hunk.
     """
     if not series:
-        return PatchedTree(tree.path, tree.digest, tree.version, ())
+        return PatchedTree(tree.path, tree.digest, tree.version, (), tree.origin)
     name = " + ".join(one.name for one in series)
     deadline = Deadline.after(APPLY_SECONDS, f"applying {name}")
     gathered = patches.gather(series, store, progress)
@@ -59,10 +59,11 @@ def apply(
     place = [patches.place(one) for one in series]
     steps = () if upto is None else ("steps",)
     holder = store.workspace("tree", digest("patched", str(tree.path), *place, *steps))
+    waits = waiting(progress, "series", "is at the same tree")
     # A record is written whole and removed before its tree changes, so it can be read without the lock,
     # which a build of the same tree may hold for long.
     if not _is_laid(holder, content):
-        with disk_errors(store.root), locked(holder / trees.LOCK, deadline):
+        with disk_errors(store.root), locked(holder / trees.LOCK, deadline, waits=waits):
             if not _is_laid(holder, content):
                 trees.forget_record(holder)
                 with trees.still(tree, deadline):
@@ -70,7 +71,7 @@ def apply(
                 trees.write_record(holder, trees.Record(content, tree.version, tree.origin))
     count = str(len(found)) if upto is None else f"{len(found)} of {len(gathered)}"
     progress(Update("series", f"{count} patches of {name}", done=1.0, finished=True))
-    return PatchedTree(holder / trees.TREE, content, tree.version, overlay.subjects)
+    return PatchedTree(holder / trees.TREE, content, tree.version, overlay.subjects, tree.origin)
 
 
 def _is_laid(holder: Path, content: str) -> bool:
@@ -104,7 +105,8 @@ def _overlay(
         text = json.dumps({"touched": touched, "subjects": subjects}, indent=1)
         (draft / "series.json").write_text(text + "\n", encoding="utf-8")
 
-    entry = store.produce("series", content, make, deadline=deadline)
+    waits = waiting(progress, "series", "applies the same patches")
+    entry = store.produce("series", content, make, deadline=deadline, waits=waits)
     saved = json.loads((entry / "series.json").read_text(encoding="utf-8"))
     return Overlay(entry / "files", tuple(saved["touched"]), tuple(saved["subjects"]))
 

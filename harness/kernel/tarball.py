@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from harness import command
-from harness.case import MiB, Progress, Source, SourceTree, Update
+from harness.case import MiB, Progress, Source, SourceTree, Update, waiting
 from harness.deadline import Deadline
 from harness.errors import InfraError, UsageError
 from harness.kernel import trees
@@ -34,6 +34,7 @@ def checkout(source: Source, store: Store, progress: Progress) -> SourceTree:
         digest("tarball", source.pin),
         lambda draft: _fill(source, store, draft, progress),
         deadline=Deadline.after(FETCH_SECONDS, f"another run's fetch of {source.location}"),
+        waits=waiting(progress, "source", f"fetches {source.location}"),
     )
     record = trees.read_record(holder)
     if record is None:

@@ -66,7 +66,7 @@ def command(program: str, bench: Bench, wires: Wires) -> tuple[str, ...]:
         *("-serial", "chardev:console"),
         *_socket("agent", wires.agent),
         *("-device", "virtio-serial-pci"),
-        *("-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"),
+        *("-device", f"virtserialport,id=port,chardev=agent,name={AGENT_PORT}"),
         *("-device", "pvpanic-pci"),
         *_access(bench.access, wires),
     )

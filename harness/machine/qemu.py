@@ -27,7 +27,7 @@ from harness.errors import DeadlineError, HarnessError, InfraError
 from harness.machine import arguments, ending
 from harness.machine.arguments import Wires
 from harness.machine.console import Line, recorded
-from harness.machine.qmp import Event, Monitor, monitored
+from harness.machine.qmp import CLOSED, Event, Monitor, monitored
 from harness.machine.terminal import Terminal, attended
 
 OLDEST_QEMU = (7, 2)
@@ -85,6 +85,16 @@ class Machine:
     def console(self) -> tuple[Line, ...]:
         """The console's lines so far, of all kernels."""
         return self._console.lines
+
+    @property
+    def powered_on(self) -> float:
+        """When that was, on the monotonic clock: the zero of the console's lines."""
+        return self._powered_on
+
+    @property
+    def port_closings(self) -> tuple[float, ...]:
+        """When a kernel closed the agent's port, on the monotonic clock: at its end, or at a kexec."""
+        return tuple(event.at for event in self._events if event.reason == CLOSED)
 
     @property
     def monitor(self) -> Monitor:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, QMPError, Runstate
@@ -21,6 +22,8 @@ from harness.deadline import Deadline
 from harness.errors import DeadlineError, InfraError
 
 CLOSE_SECONDS = 1.0
+# What became of the agent's port.
+OPENED, CLOSED = "opened", "closed"
 STUCK = ("internal-error", "io-error")
 
 Result = TypeVar("Result")
@@ -28,10 +31,14 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event as qapi/*.json of QEMU describes it: SHUTDOWN {"guest": ..., "reason": ...} and so on."""
+    """An event as qapi/*.json of QEMU describes it: SHUTDOWN {"guest": ..., "reason": ...} and so on.
+
+    at: when it was seen, on the monotonic clock.
+    """
 
     name: str
     reason: str = ""
+    at: float = field(default_factory=time.monotonic, compare=False)
 
 
 class Monitor:
@@ -96,7 +103,7 @@ class Monitor:
 
     def _see(self, message: Message) -> bool:
         name, data = str(message["event"]), message.get("data")
-        self._on_event(Event(name, str(data.get("reason", "")) if isinstance(data, dict) else ""))
+        self._on_event(Event(name, _reason(name, data) if isinstance(data, dict) else ""))
         if name == "STOP":
             self._watch(self._look_why_stopped())
         return False
@@ -128,6 +135,12 @@ class Monitor:
         if self._client.runstate is not Runstate.IDLE:
             with suppress(QMPError, OSError, EOFError):
                 await self._client.disconnect()
+
+
+def _reason(name: str, data: dict[str, Any]) -> str:
+    if name == "VSERPORT_CHANGE":
+        return OPENED if data.get("open") else CLOSED
+    return str(data.get("reason", ""))
 
 
 @contextmanager

@@ -7,18 +7,21 @@ Additions keep SCHEMA_VERSION; whatever would break a reader raises it.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 from harness import __version__
 from harness.case import (
     AcceleratorChoice,
     Case,
+    Ingredients,
     Kernel,
     LiveUpdate,
     MachineSpec,
     Outcome,
     Phase,
     ScenarioResult,
+    Span,
     Verdict,
 )
 from harness.report.directory import began
@@ -43,6 +46,7 @@ def document(case: Case, verdict: Verdict) -> Document:
         "case": _case(case),
         "kernel": _kernel(verdict.kernel, "kernel.config"),
         "next_kernel": _kernel(verdict.next_kernel, "next-kernel.config"),
+        "environment": asdict(verdict.environment) if verdict.environment else None,
         "accelerator": _accelerator(verdict.choice),
         "phases": [_phase(phase) for phase in verdict.phases],
         "scenarios": [_scenario(result) for result in verdict.scenarios],
@@ -81,7 +85,12 @@ def _kernel(kernel: Kernel | None, config: str) -> Document | None:
         "patches": list(kernel.subjects),
         "abi": dict(kernel.abi),
         "config": config,
+        "ingredients": _ingredients(kernel.ingredients),
     }
+
+
+def _ingredients(made_of: Ingredients | None) -> Document | None:
+    return asdict(made_of) if made_of else None
 
 
 def _accelerator(choice: AcceleratorChoice | None) -> Document | None:
@@ -104,6 +113,17 @@ def _update(update: LiveUpdate) -> Document:
         "to_boot_id": update.to_boot_id,
         "kexec_count": update.kexec_count,
         "seconds": round(update.seconds, 3),
+        "spans": [_span(span) for span in update.spans],
+    }
+
+
+def _span(span: Span) -> Document:
+    return {
+        "name": span.name,
+        "start_seconds": round(span.start, 6),
+        "seconds": round(span.seconds, 6),
+        "within_seconds": round(span.within, 6),
+        "known": span.known,
     }
 
 

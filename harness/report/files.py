@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 from harness.case import Case, Kernel, Verdict
 from harness.errors import InfraError
@@ -26,14 +27,24 @@ def write(case: Case, verdict: Verdict) -> None:
     """
     directory = verdict.directory
     try:
-        (directory / "result.json").write_text(result_json(case, verdict), encoding="utf-8")
-        (directory / "junit.xml").write_text(junit(verdict), encoding="utf-8")
-        (directory / "results.ktap").write_text(ktap(verdict), encoding="utf-8")
+        _write(directory / "junit.xml", junit(verdict))
+        _write(directory / "results.ktap", ktap(verdict))
+        _write(directory / "result.json", result_json(case, verdict))
         for kernel, name in ((verdict.kernel, "kernel.config"), (verdict.next_kernel, "next-kernel.config")):
             _copy_config(kernel, verdict, name)
         point_latest(directory)
     except OSError as error:
         raise InfraError(f"cannot write the results to {directory}: {error.strerror}") from error
+
+
+def _write(path: Path, text: str) -> None:
+    """The file whole, or none: half a result is worse than no result."""
+    draft = path.with_name(f".{path.name}")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _copy_config(kernel: Kernel | None, verdict: Verdict, name: str) -> None:
