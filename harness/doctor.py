@@ -35,7 +35,12 @@ TOOLS = (
     Tool("xz", "unpacking kernel sources", "xz-utils"),
     Tool("mkfs.erofs", "guest images", "erofs-utils"),
     Tool("qemu-system-x86_64", "the machine that the kernels run on", "qemu-system-x86"),
-    Tool("ccache", "faster rebuilds", "ccache", required=False),
+    Tool(
+        "ccache",
+        "kernels in a tenth of the time, when one like it was built before",
+        "ccache",
+        required=False,
+    ),
     Tool("apt-get", "kernel sources from Debian", "apt", required=False),
     Tool("dpkg-deb", "kernel sources from Debian", "dpkg", required=False),
 )
@@ -119,11 +124,13 @@ def install_command(tools: Sequence[Tool]) -> str:
 def ensure(tools: Sequence[Tool], *, allowed: bool, progress: Progress) -> None:
     """Install what is missing of the required tools, with the distribution's package manager, and say so.
 
+    What is not required comes along where something is installed, but is no reason to install.
     allowed: the user has said `--install`; root needs no such word. Raises UsageError with the command to
     type where this may not or cannot be done here, InfraError when the installation fails.
     """
     if lacking := missing(tools):
-        install(lacking, allowed=allowed, progress=progress)
+        helpful = tuple(tool for tool in located(tools) if not (tool.required or tool.found))
+        install((*lacking, *helpful), allowed=allowed, progress=progress)
     if still := missing(lacking):
         raise InfraError(f"still missing after the installation: {', '.join(tool.name for tool in still)}")
 

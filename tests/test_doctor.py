@@ -109,6 +109,18 @@ def test_optional_tools_are_never_missing(path: Path) -> None:
     assert doctor.missing([Tool("frobnicate", "", "frob-tools", required=False)]) == ()
 
 
+def test_optional_tools_come_along_but_are_no_reason_to_install(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user(monkeypatch, 0)
+    program(path / "apt-get", APT)
+    optional = Tool("cache", "", "cache-tools", required=False)
+    doctor.ensure([optional], allowed=True, progress=silent)
+    assert not (path / "apt.log").exists()
+    doctor.ensure([FROB, optional], allowed=False, progress=silent)
+    assert "install -y --no-install-recommends frob-tools cache-tools" in (path / "apt.log").read_text()
+
+
 def test_a_package_of_several_tools_is_named_once() -> None:
     command = doctor.install_command([FROB, Tool("unfrobnicate", "", "frob-tools")])
     assert command.count("frob-tools") == 1

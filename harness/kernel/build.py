@@ -263,7 +263,7 @@ def _expected(record: Path, config: Kconfig) -> int:
 
 def failure(output: str, tree: Path, log: Path) -> HarnessError:
     """What a failed make's output says: the compiler's first error, or what the machine lacks."""
-    text = output.replace(f"{tree}/", "")
+    text = output.replace(f"{tree}/", "").replace(f"{toolchain.TREE_LINK}/", "")
     lines = text.splitlines()
     for fault, pattern in MACHINE_FAULTS.items():
         if match := re.search(pattern, text, re.MULTILINE):

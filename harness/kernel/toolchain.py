@@ -13,6 +13,10 @@ from harness.deadline import Deadline
 from harness.errors import UsageError
 
 ARCH = "x86_64"
+# The link in an output directory by which the build reaches its tree: command lines with a relative path are
+# the same wherever tree and output lie, so a compiler cache knows them again. kbuild itself does this with
+# ".." for an output directory inside the tree (`srcroot` in the Makefile, since Linux 6.13).
+TREE_LINK = "srctree"
 # What would change the result or move it elsewhere, were it in the user's environment; times and names
 # that the kernel compiles in, so that the same inputs give the same bytes (Documentation/kbuild/
 # reproducible-builds.rst). An empty LOCALVERSION keeps scripts/setlocalversion from looking at a repository.
@@ -39,9 +43,11 @@ def identity() -> str:
 
 
 def make(tree: Path, output: Path, *arguments: str) -> list[str]:
-    """The command line of make, out of tree; to be run with ENVIRONMENT.
+    """The command line of make, out of tree, to be run with ENVIRONMENT; output gets a link to the tree.
 
-    Raises UsageError for a place that the kernel's Makefile cannot cope with.
+    No path of this machine gets into the kernel: what the compiler calls the tree's directory and the output
+    directory, in debug information too, is ".". Raises UsageError for a place that the kernel's Makefile
+    cannot cope with.
     """
     for path in (tree, output):
         if re.search(r"[\s:]", str(path)):
@@ -49,12 +55,24 @@ def make(tree: Path, output: Path, *arguments: str) -> list[str]:
                 f"the kernel cannot be built in {path}: its path has a space or a colon",
                 hint="name another place for the store with LUH_STORE",
             )
-    return ["make", "-C", str(tree), f"O={output}", f"CC={compiler()}", *arguments]
+    _link(output / TREE_LINK, tree)
+    places = (
+        f"O={output}",
+        f"srcroot={TREE_LINK}",
+        f"KCPPFLAGS=-fdebug-prefix-map={output}=. -fdebug-prefix-map={TREE_LINK}=.",
+    )
+    return ["make", "-C", str(tree), *places, f"CC={compiler()}", *arguments]
 
 
 def compiler() -> str:
     """What make is to call as the compiler."""
     return "ccache gcc" if command.find("ccache") else "gcc"
+
+
+def _link(link: Path, target: Path) -> None:
+    if not (link.is_symlink() and link.readlink() == target):
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
 
 
 def jobs() -> int:

@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from harness.case import Kernel, Progress, SourceTree, Update, silent
+from harness import command
+from harness.case import Kernel, Progress, Provider, Source, SourceTree, Update, silent
+from harness.deadline import Deadline
 from harness.errors import BuildError, InfraError, UsageError
-from harness.kernel import build, config, series
+from harness.kernel import build, config, series, source
 from harness.store import Store
 
 Build = Callable[..., Kernel]
@@ -115,6 +118,31 @@ def test_the_first_error_is_shown_with_file_line_and_log(make: Build, linux: Pat
     log = Path(caught.value.hint.removeprefix("the whole log: "))
     assert "CC      mm/memfd.o" in log.read_text()
     assert not list(store.root.glob("kernel/[0-9a-f]*"))
+
+
+def test_a_kernel_that_another_store_built_comes_from_the_compiler_cache(
+    linux: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ccache knows a file again only where its command line has no path of the first tree."""
+    monkeypatch.setenv("CCACHE_DIR", str(tmp_path / "ccache"))
+    kernels = []
+    for place in ("one", "another/place"):
+        user = Path(shutil.copytree(linux, tmp_path / place / "linux"))
+        store = Store(tmp_path / place / "store")
+        tree = source.checkout((Source(Provider.TREE, str(user)),), store, silent)
+        patched = series.apply(tree, (), store, silent)
+        fragment = tmp_path / "debug.config"
+        fragment.write_text("CONFIG_EXPERT=y\n")
+        kernels.append(
+            build.build("mine", patched, config.resolve(patched, (fragment,), store, silent), store, silent)
+        )
+    first, second = kernels
+    assert first.digest == second.digest
+    assert first.vmlinux.read_bytes() == second.vmlinux.read_bytes()
+    assert str(tmp_path).encode() not in first.vmlinux.read_bytes()
+    deadline = Deadline.after(10, "asking ccache")
+    counts = command.run(["ccache", "--print-stats"], deadline=deadline).output
+    assert "direct_cache_hit\t3" in counts.splitlines()
 
 
 def test_a_mended_tree_goes_on_from_there(make: Build, linux: Path, updates: list[Update]) -> None:
