@@ -148,6 +148,7 @@ class Case:
     """One attempt's input: two kernels (often the same), an image, a machine and scenarios.
 
     scenarios: pytest node ids or keywords below selftests/. seed: of every pattern and every random choice.
+    vmcore: keep the memory of guests that fail or die.
     """
 
     kernel: KernelDefinition
@@ -156,6 +157,7 @@ class Case:
     machine: MachineSpec
     scenarios: tuple[str, ...]
     seed: int = 1
+    vmcore: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +316,10 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """All that a machine needs: kernels, image, spec, accelerator, and the directory for its traces."""
+    """All that a machine needs: kernels, image, spec, accelerator, and the directory for its traces.
+
+    vmcore: whether the memory of a guest that fails or dies is kept there.
+    """
 
     kernel: Kernel
     next_kernel: Kernel
@@ -325,6 +330,7 @@ class Bench:
     seed: int = 1
     access: Access = Access()
     disks: tuple[Disk, ...] = ()
+    vmcore: bool = False
 
     @property
     def time_scale(self) -> float:
@@ -409,12 +415,60 @@ class Subtest:
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """What a kernel said against itself on the console, or how it died without a word (docs/crashes.md).
+
+    kind: "kasan", "lockdep", "panic", ... title: function and kind, without addresses, as syzkaller titles
+    a report: "KASAN: slab-use-after-free Read in kvm_gmem_fault". kernel: after how many kexecs, so 0 is the
+    first kernel. at: seconds since power-on. number: of the report's first line on the console, from 0.
+    before: up to ten lines that came before it. lines: the report itself. function: where it happened, as
+    "NAME+0xOFFSET/0xSIZE" or "NAME"; place: the same as "FILE:LINE". Each is "" where it is not known.
+    count: how often that kernel said it; all else is about the first time.
+    """
+
+    kind: str
+    title: str
+    kernel: int
+    at: float
+    number: int
+    before: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
+    function: str = ""
+    place: str = ""
+    count: int = 1
+
+
+class Death(StrEnum):
+    """How a machine ended that nobody had ended, as QEMU saw it."""
+
+    PANIC = "panic"  # the kernel told the panic device
+    RESET = "reset"  # a reset: asked for by a reboot or a panic, or a triple fault
+    POWEROFF = "poweroff"
+    HANG = "hang"  # a CPU, or all of them, will not go on
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The end of a machine that died. at: seconds since power-on. reason: what hangs, in one line.
+
+    address: where the CPU was that ended it, 0 where that is not known; registers: of all CPUs, as lines.
+    """
+
+    death: Death
+    at: float
+    reason: str = ""
+    address: int = 0
+    registers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ScenarioResult:
     """The verdict on one scenario. reason: one line; detail: the whole story, for a FAIL or BROKEN.
 
     bytes_verified counts each byte once for each verifier (L1, L2) that found it right after a kexec.
     measurements: figures that the scenario recorded, by name with its unit. stage: BOOT or KEXEC where a
-    kernel did not come up. subtests: where it is a program that reports parts of itself.
+    kernel did not come up. subtests: where it is a program that reports parts of itself. findings: of its
+    kernels, in the order of the console.
     """
 
     name: str
@@ -429,6 +483,7 @@ class ScenarioResult:
     measurements: tuple[tuple[str, float], ...] = ()
     stage: Stage = Stage.SCENARIOS
     subtests: tuple[Subtest, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     @property
     def traces(self) -> str:

@@ -24,8 +24,19 @@ from types import FrameType
 
 import pytest
 
-from harness.case import Bench, LiveUpdate, MachineSpec, Outcome, Phase, ScenarioResult, Stage, traces
-from harness.crash.console import Finding, findings
+from harness import diagnosis
+from harness.case import (
+    Bench,
+    Finding,
+    LiveUpdate,
+    MachineSpec,
+    Outcome,
+    Phase,
+    ScenarioResult,
+    Stage,
+    traces,
+)
+from harness.crash.excerpt import excerpt, heading
 from harness.deadline import Deadline
 from harness.errors import BootError, CrashError, HarnessError, KernelError
 from harness.exchange import Collected, Ended, Event, Step, Uncollected, decode, event_line
@@ -61,6 +72,7 @@ class Trial:
 
     errors: what its set-up, body and tear-down raised, in that order. ended: whether the body was left other
     than by an interruption. machine: the one that it got.
+    leaks: what kmemleak reported when it was asked.
     """
 
     name: str
@@ -71,12 +83,13 @@ class Trial:
     errors: list[pytest.ExceptionInfo[BaseException]] = field(default_factory=list)
     ended: bool = False
     machine: Machine | None = None
+    leaks: str = ""
     shown: float = 0.0
 
     @property
     def findings(self) -> tuple[Finding, ...]:
         """What the kernels reported against themselves; complete once the machine is gone."""
-        return findings(line.text for line in self.machine.console) if self.machine else ()
+        return diagnosis.findings(self.machine, self.leaks) if self.machine else ()
 
     @property
     def updates(self) -> tuple[LiveUpdate, ...]:
@@ -269,8 +282,7 @@ def _nothing_leaked(session: Session, trial: Trial) -> None:
     if not session.call("leaks.supported"):
         return
     trial.step("looking for leaks")
-    if report := session.call("leaks.find", session.deadline(LEAKS_SECONDS, "kmemleak's scans")):
-        raise KernelError("kmemleak found memory that nobody points to", detail=report)
+    trial.leaks = session.call("leaks.find", session.deadline(LEAKS_SECONDS, "kmemleak's scans"))
 
 
 def _name(item: pytest.Item) -> str:
@@ -296,15 +308,17 @@ def _marked(item: pytest.Item, name: str) -> tuple[str, ...]:
 def result(trial: Trial, file: Path, began: float) -> ScenarioResult:
     """The verdict on a scenario that has ended."""
     outcome, reason, story = Outcome.PASS, "", []
+    found = trial.findings
     if trial.errors:
         first = trial.errors[0]
         outcome, reason = judge(first.value), _line(first.value)
-        story = [_told(error, file) for error in trial.errors]
-    if reports := trial.findings:
+        story = [_told(error, file, brief=bool(found)) for error in trial.errors]
+    if found:
         # A kernel that reports against itself is at fault, whatever else there was (rule H1).
-        reason = f"a kernel reported: {reports[0].line}" if outcome is not Outcome.FAIL else reason
+        died = isinstance(trial.errors[0].value, BootError | CrashError) if trial.errors else False
+        reason = heading(found[0]) if died or outcome is not Outcome.FAIL else reason
         outcome = Outcome.FAIL
-        story += ["\n".join(finding.context) for finding in reports]
+        story += ["\n".join((heading(one), *(f"  {line}" for line in excerpt(one)))) for one in found]
     if outcome in (Outcome.FAIL, Outcome.BROKEN) and trial.journal.calls:
         story.append(_last_calls(trial.journal))
     return ScenarioResult(
@@ -319,6 +333,7 @@ def result(trial: Trial, file: Path, began: float) -> ScenarioResult:
         bytes_verified=trial.journal.bytes_verified,
         measurements=trial.journal.measurements,
         stage=stage(trial),
+        findings=found,
     )
 
 
@@ -352,8 +367,11 @@ def _line(error: BaseException) -> str:
     return (text if plain else f"{type(error).__name__}: {text}") or type(error).__name__
 
 
-def _told(info: pytest.ExceptionInfo[BaseException], file: Path) -> str:
-    """Where in the scenario's file it happened, what, and the details."""
+def _told(info: pytest.ExceptionInfo[BaseException], file: Path, *, brief: bool) -> str:
+    """Where in the scenario's file it happened, what, and the details.
+
+    brief: without the console's last lines, because findings have what matters of them.
+    """
     error = info.value
     places = [entry for entry in info.traceback if Path(entry.path) == file]
     if not isinstance(error, HarnessError | AssertionError | pytest.fail.Exception):
@@ -364,6 +382,8 @@ def _told(info: pytest.ExceptionInfo[BaseException], file: Path) -> str:
     ]
     said = error.message if isinstance(error, HarnessError) else info.exconly()
     detail = error.detail if isinstance(error, HarnessError) else ""
+    if brief and isinstance(error, BootError | CrashError):
+        detail = ""
     return "\n".join(part for part in (*lines, said, detail) if part)
 
 

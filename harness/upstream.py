@@ -17,8 +17,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from harness.attempt import Ground, Trials
-from harness.case import Bench, LiveUpdate, Outcome, Phase, Program, ScenarioResult, Selftest, Update
-from harness.crash.console import Finding, findings
+from harness.case import Bench, Finding, LiveUpdate, Outcome, Phase, Program, ScenarioResult, Selftest, Update
+from harness.crash.console import findings
+from harness.crash.excerpt import heading
 from harness.deadline import Deadline
 from harness.errors import KernelError, UsageError
 from harness.guest import program
@@ -271,16 +272,15 @@ class _Boot:
         """What this boot's kernel has reported since the mark."""
         lines = session.kernel_log()
         begin = next((number for number in reversed(range(len(lines))) if mark and mark in lines[number]), 0)
-        found = findings(lines[begin:])
-        self._known.update(one.line for one in found)
+        found = findings((0.0, line) for line in lines[begin:])
+        self._known.update(one.title for one in found)
         return found
 
     def _read_console(self, machine: Machine) -> None:
         """What was said after the last look, on the way to a kexec or at the end, is no test's own."""
         if self._current is None and not self._left():
-            late = [
-                one for one in findings(line.text for line in machine.console) if one.line not in self._known
-            ]
+            said = findings((line.at, line.text) for line in machine.console)
+            late = [one for one in said if one.title not in self._known]
             if late:
                 error = _reports(late)
                 self._ground.report(
@@ -296,5 +296,5 @@ class _Boot:
 
 
 def _reports(found: Sequence[Finding]) -> KernelError:
-    detail = "\n\n".join("\n".join(one.context) for one in found)
-    return KernelError(f"a kernel reported: {found[0].line}", detail=detail)
+    detail = "\n\n".join("\n".join((heading(one), *one.lines)) for one in found)
+    return KernelError(heading(found[0]), detail=detail)

@@ -24,9 +24,9 @@ STAGE_NEEDS = {
     "machine": {"agent.wire"},
     "kselftest": {"guest.program"},
 }
-# attempt and plugin compose the stages, and so does what runs the kernel's own tests; the command line only
-# names what is in their catalogues.
-COMPOSERS = {"attempt", "plugin", "upstream"}
+# attempt and plugin compose the stages, and so does what runs the kernel's own tests; diagnosis composes a
+# machine's end with its kernels' sources; the command line only names what is in their catalogues.
+COMPOSERS = {"attempt", "plugin", "upstream", "diagnosis"}
 # A bisection reads repositories and the versions in them; it knows no other part of a stage.
 CATALOGUES = {
     "commands": {"kernel.definition", "image.recipe", "kselftest.tests", "report"},

@@ -190,8 +190,13 @@ def test_it(host):
 @pytest.mark.parametrize(
     ("mood", "outcome", "reason"),
     [
-        ("panic=0.3", Outcome.FAIL, "the kernel panicked: Fatal exception"),
-        ("reset=0.3", Outcome.FAIL, "the machine was reset without a word (a triple fault?)"),
+        (
+            "panic=0.3",
+            Outcome.FAIL,
+            "general protection fault in kvm_gmem_fault, in the first kernel",
+        ),
+        ("reset=0.3", Outcome.FAIL, "triple fault, in the first kernel"),
+        ("loop=0.3", Outcome.FAIL, "hang, in the first kernel"),
         ("exit=0.3", Outcome.BROKEN, "QEMU ended by itself: status 3"),
         ("refuse", Outcome.BROKEN, "QEMU does not start"),
     ],
@@ -208,10 +213,14 @@ def test_machine_that_dies(
 
 def test_kernel_that_complains_fails_although_the_scenario_passes(run: Run) -> None:
     # The stand-in prints its command line on the console.
-    mark = '@pytest.mark.machine(kernel_parameters=("WARNING: at mm/page_alloc.c:4321",))'
+    mark = (
+        '@pytest.mark.machine(kernel_parameters=("\\nWARNING: mm/page_alloc.c:4321 at free_pages+0x1/0x2",))'
+    )
     result = run(f"{mark}\ndef test_it(host):\n    pass\n")
     assert result.outcome is Outcome.FAIL
-    assert result.reason.startswith("a kernel reported: ")
+    assert result.reason == "WARNING in free_pages, in the first kernel, mm/page_alloc.c:4321"
+    (finding,) = result.findings
+    assert (finding.kind, finding.kernel) == ("warning", 0)
 
 
 def test_agent_that_does_not_answer_at_the_end_is_no_pass(run: Run) -> None:

@@ -43,10 +43,11 @@ class Wires:
 def command(program: str, bench: Bench, wires: Wires) -> tuple[str, ...]:
     """QEMU's whole command line; program is its path.
 
-    A reset ends QEMU (-action reboot=shutdown), so what comes back in the same process came by kexec, which
-    QEMU does not see; unless the machine is one that resets. A panic is reported by pvpanic and then runs to
-    its end (panic=none), so that the console has all of it; `panic=-1` on the kernel's command line turns
-    that end into a reset.
+    A reset ends the guest (-action reboot=shutdown), so what comes back in the same process came by kexec,
+    which QEMU does not see; unless the machine is one that resets. QEMU stays then, so that registers and
+    memory can be looked at (shutdown=pause). A panic is reported by pvpanic and then runs to its end
+    (panic=none), so that the console has all of it; `panic=-1` on the kernel's command line turns that end
+    into a reset.
     """
     return (
         program,
@@ -55,7 +56,7 @@ def command(program: str, bench: Bench, wires: Wires) -> tuple[str, ...]:
         *_accelerator(bench.choice),
         *("-smp", _cpus(bench.machine)),
         *_memory(bench.machine),
-        *("-action", f"{_reboot(bench.machine)},shutdown=poweroff,panic=none,watchdog=none"),
+        *("-action", f"{_reboot(bench.machine)},shutdown=pause,panic=none,watchdog=none"),
         *("-kernel", str(bench.kernel.vmlinux), "-append", command_line(bench)),
         *_disk(ROOT_DISK, bench.image.path),
         *_disk(NEXT_KERNEL_DISK, bench.next_kernel.bzimage),

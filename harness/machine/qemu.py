@@ -13,6 +13,7 @@ import selectors
 import shlex
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,10 +22,10 @@ from types import TracebackType
 from typing import Self
 
 from harness import command
-from harness.case import Bench
+from harness.case import Bench, Death, Ending
 from harness.deadline import Deadline
 from harness.errors import DeadlineError, HarnessError, InfraError
-from harness.machine import arguments, ending
+from harness.machine import arguments, ending, postmortem, pulse
 from harness.machine.arguments import Wires
 from harness.machine.console import Line, recorded
 from harness.machine.qmp import CLOSED, Event, Monitor, monitored
@@ -34,7 +35,9 @@ OLDEST_QEMU = (7, 2)
 START_SECONDS = 20.0
 QUIT_SECONDS = 1.0
 # A panic is known before its last lines are out; what hangs on its way down is not waited for longer.
+PANIC_SECONDS = 5.0
 LAST_WORDS_SECONDS = 0.5
+STEP_SECONDS = 0.01
 TAIL_LINES = 20
 CHUNK = 1 << 16
 INSTALL = "install the package qemu-system-x86; `luh doctor` lists all that is missing"
@@ -49,6 +52,7 @@ class Machine:
 
     bench: what was asked for. argv: QEMU's command line. marks: named moments, seconds since power-on.
     terminal: the second console, where the bench wants one.
+    ending: how the guest died, once that is known. vmcore: the dump of its memory, where one was kept.
     """
 
     def __init__(self, bench: Bench) -> None:
@@ -56,6 +60,10 @@ class Machine:
         self.argv: tuple[str, ...] = ()
         self.marks: list[tuple[str, float]] = []
         self.terminal: Terminal | None = None
+        self.ending: Ending | None = None
+        self.vmcore: Path | None = None
+        self._registers = ""
+        self._over = threading.Event()
         self._events: list[Event] = []
         self._powered_on = time.monotonic()
 
@@ -111,6 +119,11 @@ class Machine:
             raise InfraError("QEMU forwards no port", detail=str(said))
         return int(found[1])
 
+    @property
+    def ended(self) -> bool:
+        """Whether its guest is known to be at its end."""
+        return self._over.is_set()
+
     def elapsed(self) -> float:
         """Seconds since power-on."""
         return time.monotonic() - self._powered_on
@@ -159,21 +172,66 @@ class Machine:
             selector.register(self._agent, readiness)
             selector.register(self._pidfd, selectors.EVENT_READ)
             selector.register(self._alarm, selectors.EVENT_READ)
-            ready = {key.fileobj for key, _ in selector.select(deadline.check())}
-        if ready and self._agent not in ready:
+            samples: list[pulse.Sample] = []
+            while not (keys := selector.select(min(deadline.check(), pulse.INTERVAL_SECONDS))):
+                self._feel_pulse(samples)
+        if self._agent not in {key.fileobj for key, _ in keys}:
             raise self._why_ended()
-        if not ready:
-            deadline.check()
+
+    def _feel_pulse(self, samples: list[pulse.Sample]) -> None:
+        """Look whether the CPUs get on; where they do not, the machine has ended."""
+        if self.ended:
+            return
+        with suppress(HarnessError):
+            samples.append(pulse.read(self.elapsed(), postmortem.registers(self._monitor)))
+            if self._hang(samples):
+                exact = postmortem.stopped_registers(self._monitor)
+                if hang := self._hang([*samples, pulse.read(self.elapsed(), exact)]):
+                    self._registers = exact
+                    self._see(Event("HANG", hang.reason))
+                else:
+                    samples.clear()
+                    postmortem.resume(self._monitor)
+
+    def _hang(self, samples: list[pulse.Sample]) -> pulse.Hang | None:
+        between = ending.between_kernels([line.text for line in self.console[-1:]])
+        patience = max(self.bench.kernel.slowness, self.bench.next_kernel.slowness)
+        return pulse.hang(samples, between=between, patience=patience)
 
     def _why_ended(self) -> HarnessError:
         """Let what is still on its way arrive, then say why this machine is no use any more."""
+        self._end()
+        console = [line.text for line in self.console]
+        return ending.explain(self._events, self._process.poll(), console, _tail(self._log))
+
+    def _end(self) -> None:
+        """Look at a guest that has died, and end QEMU; whatever it said has been read then."""
+        panic = Deadline.after(PANIC_SECONDS, "the end of a panic")
+        while not self.ended and self._process.poll() is None and not panic.expired:
+            self._over.wait(STEP_SECONDS)
+        if self.ending is None and (death := ending.death(self._events)):
+            self.ending = self._look(death)
+            if self.bench.vmcore:
+                self.keep_memory()
+            self._quit()
         until = Deadline.after(LAST_WORDS_SECONDS, "QEMU's end")
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(until.remaining)
         self._monitor.wait_closed(until.remaining)
         self._console.wait_ended(until.remaining)
-        console = [line.text for line in self.console]
-        return ending.explain(self._events, self._process.poll(), console, _tail(self._log))
+
+    def _look(self, death: Death) -> Ending:
+        at, seen = self.elapsed(), self._registers or postmortem.stopped_registers(self._monitor)
+        reason = next((event.reason for event in self._events if event.name == "HANG"), "")
+        return Ending(death, at, reason, postmortem.address(seen), postmortem.brief(seen))
+
+    def keep_memory(self) -> None:
+        """Stop the guest and write its memory to `vmcore` beside the other traces, unless that was done.
+
+        Does nothing where QEMU is gone. Raises InfraError where it cannot be written.
+        """
+        if self.vmcore is None and self._process.poll() is None:
+            self.vmcore = postmortem.dump(self._monitor, self.bench.directory)
 
     # ---- its life -----------------------------------------------------------------------------
 
@@ -207,7 +265,7 @@ class Machine:
         self._pidfd = os.pidfd_open(self._process.pid)
         stack.callback(os.close, self._pidfd)
         self._monitor = stack.enter_context(monitored(self._see))
-        stack.callback(self._quit)
+        stack.callback(self._leave)
         self._greet(program, qmp)
 
     def _ways_in(self, stack: ExitStack, theirs: ExitStack) -> tuple[int | None, int | None]:
@@ -237,10 +295,18 @@ class Machine:
         _check_version(version)
 
     def _see(self, event: Event) -> None:
-        """In the monitor's thread."""
+        """In the monitor's thread, but for events of our own."""
         self._events.append(event)
+        if event.name in ("SHUTDOWN", "STUCK", "HANG"):
+            self._over.set()
         if event.name in ending.FATAL:
             os.eventfd_write(self._alarm, 1)
+
+    def _leave(self) -> None:
+        """End QEMU; a guest that died while nobody waited for it is looked at first."""
+        if self.ending is None and ending.death(self._events):
+            self._end()
+        self._quit()
 
     def _quit(self) -> None:
         """Ask QEMU to go; what does not is ended by the owner of the process."""

@@ -14,6 +14,7 @@ from harness import __version__
 from harness.case import (
     AcceleratorChoice,
     Case,
+    Finding,
     Ingredients,
     Kernel,
     LiveUpdate,
@@ -143,7 +144,23 @@ def _scenario(result: ScenarioResult) -> Document:
         "subtests": [
             {"name": one.name, "outcome": one.outcome.value, "reason": one.reason} for one in result.subtests
         ],
+        "findings": [_finding(finding) for finding in result.findings],
         "traces": result.traces,
+    }
+
+
+def _finding(finding: Finding) -> Document:
+    return {
+        "kind": finding.kind,
+        "title": finding.title,
+        "kernel": finding.kernel,
+        "at_seconds": round(finding.at, 6),
+        "line_number": finding.number,
+        "before": list(finding.before),
+        "lines": list(finding.lines),
+        "function": finding.function,
+        "place": finding.place,
+        "count": finding.count,
     }
 
 

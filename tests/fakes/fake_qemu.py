@@ -9,6 +9,7 @@ $FAKE_QEMU holds words that make it misbehave. Those with `=SECONDS` happen so l
   panic=S reset=S reboot=S poweroff=S    what a guest does     stuck=S    stop with an internal error
   exit=S            end with status 3                          die=S      be killed
   kexec             when the agent ends, start another one with another boot id
+  loop=S            a CPU loops with interrupts off             halt=S     all CPUs are halted
 A kernel that was built with such words in it, after the text FAKE_QEMU=, misbehaves so when it boots.
 """
 
@@ -37,6 +38,24 @@ Kernel panic - not syncing: Fatal exception
 ---[ end Kernel panic - not syncing: Fatal exception ]---"""
 
 
+IN_KERNEL = 0xFFFFFFFF81234567
+
+
+def _cpu(number: int, address: int, *, flags: int = 0x246, halted: int = 0, stack: int = 7) -> str:
+    """A CPU in the words of QEMU's monitor (target/i386/cpu-dump.c)."""
+    zeros = " ".join(f"{name}=" + "0" * 16 for name in ("RAX", "RBX", "RCX", "RDX", "RSI", "RDI", "RBP"))
+    others = " ".join(f"{name:3}=" + "0" * 16 for name in ("R8", "R9", *(f"R{n}" for n in range(10, 16))))
+    state = f"RIP={address:016x} RFL={flags:08x} [-------] CPL=0 II=0 A20=1 SMM=0 HLT={halted}"
+    return f"CPU#{number}\r\n{zeros} RSP={stack:016x}\r\n{others}\r\n{state}\r\n"
+
+
+_stacks = itertools.count()
+
+
+def getting_on() -> str:
+    return _cpu(0, IN_KERNEL, stack=next(_stacks))
+
+
 def moods(text: str | None = None) -> dict[str, float]:
     """The words of the text, or of $FAKE_QEMU, with their seconds (0 where none are given)."""
     text = os.environ.get("FAKE_QEMU", "") if text is None else text
@@ -60,6 +79,8 @@ class FakeQemu:
         disks = [value for option, value in itertools.pairwise(argv) if option == "-drive"]
         (following,) = (disk.partition("file=")[2] for disk in disks if "id=next-kernel" in disk)
         self.kernels = (options["-kernel"], following)
+        self.agent: subprocess.Popen[bytes] | None = None
+        self.cpus: Callable[[], str] = getting_on
         values = [value for option, value in itertools.pairwise(argv) if option == "-chardev"]
         self.wires = {name: socket.socket(fileno=fd) for name, fd in map(_socket_chardev, values)}
         self.status = "running"
@@ -84,9 +105,19 @@ class FakeQemu:
                 self.power_on()
             case "query-status":
                 self.reply(request, {"status": self.status, "running": self.status == "running"})
+            case "human-monitor-command":
+                self.reply(request, self.cpus())
+            case "stop" | "cont":
+                self.reply(request, {})
+            case "dump-guest-memory":
+                arguments = request["arguments"]
+                assert isinstance(arguments, dict)
+                Path(arguments["protocol"].removeprefix("file:")).write_bytes(b"KDUMP   ")
+                self.reply(request, {})
             case "quit" if "stubborn" not in self.moods:
                 self.reply(request, {})
-                self.end("host-qmp-quit", guest=False)
+                self.event("SHUTDOWN", guest=False, reason="host-qmp-quit")
+                os._exit(0)
             case "quit":
                 pass
             case unknown:
@@ -140,13 +171,17 @@ class FakeQemu:
 
     def run_agent(self, boot_id: str) -> None:
         port = self.wires["agent"].fileno()
-        subprocess.run(
+        self.agent = subprocess.Popen(
             # A guest does not outlive its QEMU.
             ["setpriv", "--pdeathsig", "KILL", "--", *AGENT, "--stream", str(port)],
             env={**os.environ, "LUH_BOOT_ID": boot_id, "PYTHONPATH": str(REPOSITORY)},
             pass_fds=[port],
-            check=False,
         )
+        if self.status != "running":
+            self.freeze()
+        self.agent.wait()
+        if self.status != "running":
+            signal.pause()
 
     # ---- what it can suffer ----
 
@@ -176,10 +211,25 @@ class FakeQemu:
     def do_die(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def end(self, reason: str, *, guest: bool = True) -> None:
+    def do_loop(self) -> None:
+        self.freeze()
+        self.cpus = lambda: _cpu(0, IN_KERNEL, flags=0x46)
+
+    def do_halt(self) -> None:
+        self.freeze()
+        self.cpus = lambda: _cpu(0, IN_KERNEL, flags=0x46, halted=1)
+
+    def freeze(self) -> None:
+        if self.agent:
+            self.agent.send_signal(signal.SIGSTOP)
+
+    def end(self, reason: str) -> None:
+        """The guest ends, and QEMU stays with its memory (-action shutdown=pause)."""
         if reason != "guest-reset" or self.reboot_ends:
-            self.event("SHUTDOWN", guest=guest, reason=reason)
-            os._exit(0)
+            self.status = "shutdown"
+            self.freeze()
+            self.event("SHUTDOWN", guest=True, reason=reason)
+            self.event("STOP")
 
 
 def _socket_chardev(value: str) -> tuple[str, int]:

@@ -43,7 +43,7 @@ def test_the_wires_become_sockets_that_are_inherited(bench: Bench) -> None:
 
 
 def test_a_reset_ends_the_machine_and_a_panic_runs_to_its_end(bench: Bench) -> None:
-    assert values(bench, "-action") == ["reboot=shutdown,shutdown=poweroff,panic=none,watchdog=none"]
+    assert values(bench, "-action") == ["reboot=shutdown,shutdown=pause,panic=none,watchdog=none"]
     assert "panic=-1" in command_line(bench).split()
 
 

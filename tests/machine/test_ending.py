@@ -35,6 +35,22 @@ def shutdown(reason: str) -> Event:
             "the machine was reset without a word (a triple fault?)",
         ),
         ([shutdown("guest-shutdown")], [], "the guest powered the machine off"),
+        # We ended QEMU when we had looked at the guest.
+        (
+            [shutdown("guest-shutdown"), shutdown("host-qmp-quit")],
+            [],
+            "the guest powered the machine off",
+        ),
+        (
+            [Event("HANG", "CPU 1 loops with interrupts off"), shutdown("host-qmp-quit")],
+            [],
+            "the machine hangs: CPU 1 loops with interrupts off",
+        ),
+        (
+            [shutdown("guest-reset")],
+            ["kexec_core: Starting new kernel"],
+            "the machine died between the kernels",
+        ),
     ],
 )
 def test_the_guests_fault(events: list[Event], console: list[str], message: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.agent.wire import Decoder, encode
-from harness.case import Bench
+from harness.case import Bench, Death
 from harness.deadline import Deadline
 from harness.errors import CrashError, DeadlineError, HarnessError, InfraError
 from harness.machine.qemu import Machine
@@ -136,6 +136,50 @@ def test_an_end_is_known_at_once_and_for_good(
         assert machine.elapsed() < 0.5 + 1.5
 
 
+@pytest.mark.parametrize(
+    ("mood", "reason"), [("loop=0.2", "CPU 0 loops"), ("halt=0.2", "all CPUs are halted")]
+)
+def test_a_guest_that_hangs_is_known_long_before_its_deadline(
+    bench: Bench, fake_qemu: FakeQemu, mood: str, reason: str
+) -> None:
+    fake_qemu(mood, "silent")
+    with Machine(bench) as machine:
+        with pytest.raises(CrashError, match=f"the machine hangs: {reason}"):
+            machine.receive(soon(60))
+        assert machine.ending
+        assert machine.ending.death is Death.HANG
+        assert machine.ending.registers[0] == "CPU#0"
+        assert machine.elapsed() < 10
+
+
+def test_a_guest_that_only_takes_its_time_meets_its_deadline_alone(bench: Bench, fake_qemu: FakeQemu) -> None:
+    fake_qemu("silent")
+    with Machine(bench) as machine:
+        with pytest.raises(DeadlineError):
+            machine.receive(soon(6))
+        assert machine.ending is None
+
+
+@pytest.mark.parametrize(("mood", "death"), [("reset=0.3", Death.RESET), ("poweroff=0.3", Death.POWEROFF)])
+def test_a_death_that_nobody_waited_for_is_known_at_the_end(
+    bench: Bench, fake_qemu: FakeQemu, mood: str, death: Death
+) -> None:
+    fake_qemu(mood, "silent")
+    with Machine(bench) as machine:
+        while not machine.ended:
+            time.sleep(0.02)
+    assert machine.ending
+    assert (machine.ending.death, machine.ending.address) == (death, 0xFFFFFFFF81234567)
+
+
+def test_the_memory_of_a_guest_that_dies_is_kept_on_demand(bench: Bench, fake_qemu: FakeQemu) -> None:
+    fake_qemu("panic=0.3", "silent")
+    with Machine(replace(bench, vmcore=True)) as machine, pytest.raises(CrashError):
+        machine.receive(soon())
+    assert machine.vmcore == bench.directory / "vmcore"
+    machine.vmcore.unlink()
+
+
 def test_sending_to_a_dead_machine_says_why_it_died(bench: Bench, fake_qemu: FakeQemu) -> None:
     fake_qemu("poweroff=0.2", "silent")
     with Machine(bench) as machine, pytest.raises(CrashError, match="powered the machine off"):
@@ -146,7 +190,7 @@ def test_sending_to_a_dead_machine_says_why_it_died(bench: Bench, fake_qemu: Fak
 def test_what_the_agent_said_before_the_end_is_heard(bench: Bench, fake_qemu: FakeQemu) -> None:
     fake_qemu("poweroff=1.5")
     with Machine(bench) as machine:
-        while processes(bench):
+        while not machine.ended:
             time.sleep(0.02)
         assert boot_id(machine)
         with pytest.raises(CrashError):
