@@ -8,15 +8,17 @@ wrong node is slow for as long as it lives.
 
 from __future__ import annotations
 
+import errno
 import re
+import struct
 
 import pytest
 
 from harness.case import GiB, MiB
-from harness.guest.errors import RemoteError
+from harness.guest.errors import RemoteError, raises_errno
 from harness.guest.resources import GuestMemfd
 from harness.guest.session import Session
-from selftests.vms import MEMORY, NAME, PAGE, VM, make_guest, preserve, retrieve
+from selftests.vms import MEMORY, NAME, PAGE, VM, make_guest, preserve, preserve_files, retrieve
 
 pytestmark = pytest.mark.needs("preserve_vm", "preserve_guest_memfd")
 
@@ -24,7 +26,14 @@ SIZE = 16 * MiB
 GROUP = "/sys/fs/cgroup/vmm"
 # What the group has beside the memory, and pages that wait on a CPU's list before they are counted.
 SLACK = 1 * MiB
+# include/uapi/linux/kvm.h
+CREATE_IRQCHIP, GET_IRQCHIP, IOEVENTFD = 0xAE60, 0xC208AE62, 0x4040AE79
 TWO_NODES = pytest.mark.machine(numa_nodes=2, memory=2 * GiB)
+
+
+def ioeventfd(descriptor: int) -> bytes:
+    """struct kvm_ioeventfd: a store of four bytes at 3 GiB rings the eventfd."""
+    return struct.pack("<QQIiI36x", 0, 3 * GiB, 4, descriptor, 0)
 
 
 def enter_group(host: Session) -> None:
@@ -59,6 +68,12 @@ def resident(host: Session) -> int:
         if "kvm-gmem" in area.partition("\n")[0]
         for size in re.findall(r"^Rss: +(\d+) kB", area, flags=re.MULTILINE)
     )
+
+
+def process_resident(host: Session) -> int:
+    """Bytes of files and shared memory in the agent's RSS, by its status."""
+    sizes = re.findall(r"^Rss(?:File|Shmem):\s+(\d+) kB", host.files.text("/proc/self/status"), re.MULTILINE)
+    return sum(map(int, sizes)) * 1024
 
 
 def assert_charged(host: Session, free: dict[str, int]) -> None:
@@ -96,23 +111,28 @@ def test_restored_memory_is_charged_to_who_retrieves(host: Session, seed: int) -
 
 @pytest.mark.rules("R8")
 def test_restored_pages_are_resident_when_they_are_touched(host: Session, seed: int) -> None:
-    """smaps counts what the VMM has touched, before the update and after it, and nothing else."""
+    """smaps and RSS count what the VMM has touched, before the update and after it, and nothing else."""
+    before = process_resident(host)
     guest = make_guest(host, SIZE)
     guest.memory.fill(seed=seed)
     assert resident(host) == SIZE
+    assert abs(process_resident(host) - before - SIZE) <= SLACK
     preserve(host, guest)
 
     host = host.live_update()
 
+    before = process_resident(host)
     session, guest = retrieve(host)
     guest.memory.touch(0, 4 * MiB)
     assert 4 * MiB <= resident(host) <= SIZE
     guest.memory.verify(seed=seed)
     assert resident(host) == SIZE
+    assert abs(process_resident(host) - before - SIZE) <= SLACK
     session.finish()
     assert resident(host) == SIZE
     guest.memory.punch_hole(0, 1 * MiB)
     assert resident(host) == SIZE - 1 * MiB
+    assert abs(process_resident(host) - before - SIZE + 1 * MiB) <= SLACK
 
 
 def on_node(memory: GuestMemfd, node: int, *, offset: int, length: int) -> bool:
@@ -145,6 +165,8 @@ def test_pages_stay_on_their_node(host: Session, seed: int, node: int) -> None:
     assert numbers[1 - node] <= SLACK
     guest.memory.verify(seed=seed)
     session.finish()
+    assert by_node(host, "unevictable")[node] >= SIZE - SLACK
+    assert guest.memory.policy() == "default"
     # A policy of the new kernel holds for new pages, and leaves the others where they are.
     guest.memory.punch_hole(0, 1 * MiB)
     guest.memory.mbind("bind", nodes=1 << (1 - node))
@@ -169,6 +191,32 @@ def test_interleaved_pages_stay_where_they_are(host: Session, seed: int) -> None
     assert guest.memory.nodes() == nodes
     guest.vcpu.verify(guest.memory, seed=seed)
     session.finish()
+
+
+@pytest.mark.rules("K4")
+def test_devices_of_a_vm_do_not_come_back(host: Session) -> None:
+    """Interrupt controllers and ioeventfds of the old VM are gone, and the new one can have its own."""
+    vm = host.kvm.create_vm()
+    doorbell = host.call("files.eventfd")["handle"]
+    number = host.call("files.number", file={"handle": doorbell})
+    vm.ioctl(CREATE_IRQCHIP)
+    vm.ioctl(IOEVENTFD, ioeventfd(number))
+    with raises_errno(errno.EEXIST):
+        vm.ioctl(CREATE_IRQCHIP)
+    with raises_errno(errno.EEXIST):
+        vm.ioctl(IOEVENTFD, ioeventfd(number))
+    preserve_files(host, {VM: vm})
+
+    host = host.live_update()
+
+    session = host.liveupdate.retrieve_session(NAME)
+    vm = session.retrieve_vm(VM)
+    session.finish()
+    with raises_errno(errno.ENXIO):
+        vm.ioctl(GET_IRQCHIP, bytes(520))
+    vm.ioctl(CREATE_IRQCHIP)
+    doorbell = host.call("files.eventfd")["handle"]
+    vm.ioctl(IOEVENTFD, ioeventfd(host.call("files.number", file={"handle": doorbell})))
 
 
 @pytest.mark.rules("K4")

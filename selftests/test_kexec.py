@@ -18,12 +18,15 @@ from selftests.vms import MEMORY, NAME, PAGE, SIZE, VM, Guest, make_guest, prese
 
 pytestmark = pytest.mark.needs("preserve_vm", "preserve_guest_memfd")
 
-WHERE_THE_VM_IS = ("nowhere", "in-another-session", "another-vm", "closed")
+WHERE_THE_VM_IS = ("nowhere", "in-another-session", "another-vm", "closed", "closed-before")
 
 
 def preserve_without_its_vm(host: Session, guest: Guest, where: str) -> None:
     """Leave the guest's memory in session NAME, and its VM where the word says."""
     session = host.liveupdate.create_session(NAME)
+    if where == "closed-before":
+        guest.vcpu.close()
+        guest.vm.close()
     session.preserve(guest.memory, token=MEMORY)
     if where == "in-another-session":
         host.liveupdate.create_session("other").preserve(guest.vm, token=VM)

@@ -36,5 +36,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(rules.to_json(covered))
     else:
-        show(output.stdout(options), "Rules of the contract", rules.rows(covered))
+        console = output.stdout(options)
+        show(console, "Rules of the contract", rules.rows(covered))
+        show(console, "Skipped when they were run last", rules.skips(covered))
     return 0 if all(rule.scenarios for rule in covered) else STATUS[Outcome.FAIL]
