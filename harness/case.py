@@ -191,8 +191,8 @@ class Selftest:
 
     @property
     def title(self) -> str:
-        """Its name in results: COLLECTION::PROGRAM."""
-        return f"{self.name.rpartition('/')[0]}::{self.program}"
+        """Its name in results."""
+        return f"kselftest::{self.name}"
 
 
 # ---- what the stages hand on ------------------------------------------------------------------
@@ -493,7 +493,8 @@ class ScenarioResult:
 
 def traces(scenario: str) -> str:
     """A directory's name for a scenario's: test_basic.py::test_a[x-y] -> test_basic.test_a.x-y"""
-    plain = re.sub(r"\.py::|\[|::", ".", Path(scenario).name.rstrip("]"))
+    file, colons, function = scenario.partition("::")
+    plain = re.sub(r"\.py::|\[|::", ".", Path(file).name + colons + function.rstrip("]"))
     return re.sub(r"[^\w.,+-]+", "_", plain)
 
 

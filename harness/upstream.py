@@ -35,6 +35,7 @@ DISK, MOUNT = "selftests", "/run/selftests"
 BOOT_SECONDS = 30.0
 # The link in /proc of the descriptor that keeps a session (kernel/liveupdate/luo_session.c).
 SESSION_LINK = "luo_session"
+OPTION_HINT = ", which linux-7.3-kselftest has"
 WITHOUT_UPDATE = "its second stage passes before any live update, and so proves nothing"
 
 
@@ -48,7 +49,7 @@ def trials(tests: Sequence[Selftest]) -> Trials:
             raise UsageError(absent[0].problem, hint="`luh kselftest --list` names what is known")
         waiting = [one for one in programs if not _settled(one, ground)]
         with ground.timeline.unshown("scenarios"):
-            _run_all(ground, waiting)
+            run_all(ground, waiting)
 
     return run
 
@@ -60,13 +61,15 @@ def _settled(one: Program, ground: Ground) -> bool:
         outcome = Outcome.SKIP if one.missing else Outcome.FAIL
         ground.report(ScenarioResult(one.test.title, outcome, 0.0, one.problem, one.detail))
     elif option and config.values(ground.bench.kernel.config).get(option) != "y":
-        ground.report(ScenarioResult(one.test.title, Outcome.SKIP, 0.0, f"needs CONFIG_{option}=y"))
+        ground.report(
+            ScenarioResult(one.test.title, Outcome.SKIP, 0.0, f"needs CONFIG_{option}=y{OPTION_HINT}")
+        )
     else:
         return False
     return True
 
 
-def _run_all(ground: Ground, waiting: list[Program]) -> None:
+def run_all(ground: Ground, waiting: list[Program]) -> None:
     """Boot after boot, until each has a verdict."""
     places = {one.test.name: one.path for one in waiting if one.path}
     bench = replace(ground.bench, disks=(disk.build(DISK, places, ground.store),)) if places else ground.bench
@@ -291,7 +294,7 @@ class _Boot:
         return any(course.one.test not in self.settled for course in self._courses)
 
     def _say(self, text: str) -> None:
-        name = self._current.one.test.program if self._current else "selftests"
+        name = self._current.one.test.name if self._current else "selftests"
         self._ground.timeline.progress(Update(name, text))
 
 

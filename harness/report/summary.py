@@ -114,7 +114,7 @@ def _kernels(verdict: Verdict) -> str:
 def _verified(verdict: Verdict) -> str:
     checked = sum(result.bytes_verified for result in verdict.scenarios)
     updates = sum(len(result.updates) for result in verdict.scenarios)
-    return f"{words.size(checked)} over {words.count(updates, 'live update')}" if updates else ""
+    return f"{words.size(checked)} over {words.count(updates, 'live update')}" if checked else ""
 
 
 def _ending(verdict: Verdict) -> Text:

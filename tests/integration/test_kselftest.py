@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Tests of two stages on a real kernel: the kernel's own, ours that are honest, and ours that lie."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness import attempt, command, upstream
+from harness.case import Accelerator, Case, MachineSpec, Outcome, Program, ScenarioResult, Selftest
+from harness.commands import kernels
+from harness.deadline import Deadline
+from harness.layout import Layout
+from harness.options import DEFAULT_KERNEL, DEFAULT_RECIPE
+from harness.store import Store
+from tests.integration.conftest import ENVIRONMENT, LUH, RUN_SECONDS
+
+SOURCE = Path(__file__).with_name("two_stages.c")
+
+
+@pytest.fixture
+def compiled(tmp_path: Path) -> Callable[..., Program]:
+    """Compiles two_stages.c, with macros that make it lie, as a test of that name."""
+
+    def run(name: str, *macros: str) -> Program:
+        path = tmp_path / name
+        flags = [f"-D{macro}" for macro in (*macros, f'NAME="{name}"')]
+        deadline = Deadline.after(60, "a test's compiler")
+        command.run(["gcc", "-static", "-O1", *flags, "-o", path, SOURCE], deadline=deadline)
+        return Program(Selftest(f"ours/{name}", stages=2), digest=name, path=path, seconds=10.0)
+
+    return run
+
+
+@pytest.fixture
+def run(kernel: None, tmp_path: Path) -> Callable[..., dict[str, ScenarioResult]]:
+    """Runs programs as `luh kselftest` runs those of a tree."""
+
+    def run(*programs: Program) -> dict[str, ScenarioResult]:
+        definition = kernels.load(DEFAULT_KERNEL)
+        machine = MachineSpec(accelerator=Accelerator.TCG)
+        trials = attempt.make(
+            layout=Layout.here(),
+            store=Store.default(),
+            runs=tmp_path / "runs",
+            trials=lambda ground: upstream.run_all(ground, list(programs)),
+        )
+        verdict = trials(Case(definition, definition, DEFAULT_RECIPE, machine, ("ours",)))
+        return {result.name.rpartition("/")[2]: result for result in verdict.scenarios}
+
+    return run
+
+
+def test_honest_tests_share_an_update_and_liars_are_found(
+    run: Callable[..., dict[str, ScenarioResult]], compiled: Callable[..., Program]
+) -> None:
+    results = run(
+        compiled("idle", "IDLE"),
+        compiled("honest"),
+        compiled("stays", "STAYS"),
+        compiled("forgets", "FORGETS"),
+        compiled("wrong", 'EXPECTED="otherwise"'),
+        compiled("short", "SHORT"),
+    )
+    assert {name: result.outcome for name, result in results.items()} == {
+        "idle": Outcome.FAIL,
+        "honest": Outcome.PASS,
+        "stays": Outcome.PASS,
+        "forgets": Outcome.FAIL,
+        "wrong": Outcome.FAIL,
+        "short": Outcome.FAIL,
+    }
+    assert results["idle"].reason == upstream.WITHOUT_UPDATE
+    assert results["wrong"].reason == "stage 2: the data: not ok, and yet it exits with 0"
+    assert results["short"].reason == "stage 2: 2 tests planned, 1 reported"
+    (update,) = results["honest"].updates
+    assert update.from_boot_id != update.to_boot_id
+    assert update.kexec_count == 1
+    assert results["stays"].updates == (update,)
+
+
+def test_a_test_that_upstream_calls_manual_runs_unattended(kernel: None, tmp_path: Path) -> None:
+    """`luh kselftest` from the kernel's own source to the verdict."""
+    words = ("luo_kexec_simple", "liveupdate/liveupdate", "--accel", "tcg", "--runs", str(tmp_path), "--json")
+    deadline = Deadline.after(RUN_SECONDS, "luh kselftest")
+    done = command.run([*LUH, "kselftest", *words], env=ENVIRONMENT, deadline=deadline, check=False)
+    result = json.loads((tmp_path / "latest" / "result.json").read_text())
+    assert done.status == 0, done.output
+    simple, device = (
+        result["scenarios"] if result["scenarios"][0]["live_updates"] else result["scenarios"][::-1]
+    )
+    assert (simple["name"], simple["outcome"]) == ("kselftest::liveupdate/luo_kexec_simple", "PASS")
+    assert len(simple["live_updates"]) == 1
+    assert (device["name"], device["outcome"]) == ("kselftest::liveupdate/liveupdate", "PASS")
+    assert len(device["subtests"]) > 1
+    output = (tmp_path / "latest" / simple["traces"] / "output.log").read_text()
+    assert "Stage mismatch" in output.partition("# stage 1:")[0]
+    assert "SIMPLE KEXEC TEST PASSED" in output.partition("# stage 2: status 0")[2]
