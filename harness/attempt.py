@@ -86,6 +86,16 @@ def make(
     return attempt
 
 
+def prepare(
+    case: Case, *, layout: Layout, store: Store, directory: Path, progress: Progress = silent
+) -> Bench:
+    """All that the case's machine needs, built. Raises what the stages raise.
+
+    directory: for the traces.
+    """
+    return _Attempt(case, directory, layout, store, Timeline(progress)).prepare()
+
+
 def worst(results: tuple[ScenarioResult, ...]) -> Outcome:
     """The outcome of scenarios together."""
     return max((result.outcome for result in results), key=SEVERITY.index)
@@ -225,7 +235,7 @@ class _Attempt:
         """Run all stages; raises UsageError."""
         try:
             record.write(self.case, self.directory, lambda some: patches.gather(some, self.store, silent))
-            bench = self._bench()
+            bench = self.prepare()
             self._try(bench)
         except UsageError:
             raise
@@ -270,7 +280,8 @@ class _Attempt:
             stage=stage,
         )
 
-    def _bench(self) -> Bench:
+    def prepare(self) -> Bench:
+        """Everything before the scenarios."""
         recipe = image_recipe.load(self.case.recipe, self.layout.recipes)
         with self.timeline.phase("machine") as progress:
             deadline = Deadline.after(PROBE_SECONDS, "finding out what this machine can do")

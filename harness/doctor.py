@@ -43,6 +43,9 @@ TOOLS = (
     ),
     Tool("apt-get", "kernel sources from Debian", "apt", required=False),
     Tool("dpkg-deb", "kernel sources from Debian", "dpkg", required=False),
+    Tool("busybox", "root shells in the host under test", "busybox-static", required=False),
+    Tool("dropbear", "hosts under test that are reached by SSH", "dropbear-bin", required=False),
+    Tool("gdb", "looking into both kernels", "gdb", required=False),
 )
 # What some of the kernel's own tests are built with besides, by their folder.
 SELFTEST_TOOLS = {"kvm": (Tool("uuid/uuid.h", "the kernel's own tests of KVM", "uuid-dev"),)}
@@ -157,6 +160,15 @@ def install(tools: Sequence[Tool], *, allowed: bool, progress: Progress) -> None
             f"cannot install {' '.join(packages)}", hint=f"try: {install_command(tools)}", detail=done.tail
         )
     progress(Update("set-up", f"installed {' '.join(packages)}", done=1.0, finished=True))
+
+
+def need(names: Sequence[str], *, allowed: bool, progress: Progress) -> None:
+    """As `ensure`, for tools that only some commands need."""
+    ensure(
+        [replace(tool, required=True) for tool in TOOLS if tool.name in names],
+        allowed=allowed,
+        progress=progress,
+    )
 
 
 def _privileges(tools: Sequence[Tool], allowed: bool) -> list[str]:

@@ -24,9 +24,10 @@ STAGE_NEEDS = {
     "machine": {"agent.wire"},
     "kselftest": {"guest.program"},
 }
-# attempt and plugin compose the stages, and so does what runs the kernel's own tests; diagnosis composes a
-# machine's end with its kernels' sources; the command line only names what is in their catalogues.
-COMPOSERS = {"attempt", "plugin", "upstream", "diagnosis"}
+# attempt and plugin compose the stages, and so does what runs the kernel's own tests, and what a person
+# works with; diagnosis composes a machine's end with its kernels' sources; the command
+# line only names what is in their catalogues.
+COMPOSERS = {"attempt", "plugin", "upstream", "diagnosis", "shell"}
 # A bisection reads repositories and the versions in them; it knows no other part of a stage.
 CATALOGUES = {
     "commands": {"kernel.definition", "image.recipe", "kselftest.tests", "report"},
@@ -106,6 +107,6 @@ def test_only_command_starts_processes() -> None:
 
 def test_only_the_command_line_and_reports_print() -> None:
     for name, path in SOURCES.items():
-        if name.parts[0] in ("report", "commands") or str(name) in PRINTERS:
+        if name.parts[0] in ("report", "commands", "shell") or str(name) in PRINTERS:
             continue
         assert "print" not in calls(path), name

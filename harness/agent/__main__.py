@@ -186,10 +186,18 @@ def _open_port(name: str) -> int:
         pass  # hello says then that the kexec count is unknown
     while True:
         for port in _list("/sys/class/virtio-ports"):
-            with open(f"/sys/class/virtio-ports/{port}/name") as file:
-                if file.read().strip() == name:
-                    return os.open(f"/dev/{port}", os.O_RDWR | os.O_CLOEXEC)
+            if _port_name(port) == name:
+                return os.open(f"/dev/{port}", os.O_RDWR | os.O_CLOEXEC)
         time.sleep(RETRY_SECONDS)
+
+
+def _port_name(port: str) -> str:
+    """Its name; "" as long as the machine has not said it, and for consoles, which have none."""
+    try:
+        with open(f"/sys/class/virtio-ports/{port}/name") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return ""
 
 
 def _list(directory: str) -> list[str]:

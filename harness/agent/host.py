@@ -19,6 +19,7 @@ RELEASE_LENGTH = 65
 RECORD = 8192
 # include/uapi/linux/mount.h
 MS_RDONLY = 1
+SECOND_CONSOLE = "/dev/hvc0"
 
 
 def hello() -> dict[str, object]:
@@ -138,6 +139,19 @@ def delete_module(name: str) -> None:
     syscall("delete_module", name.encode() + b"\0", os.O_NONBLOCK)
 
 
+def resize_terminal(rows: int, columns: int) -> None:
+    """Tell the shell on the second console how large the terminal is that shows it (TIOCSWINSZ)."""
+    import fcntl
+    import struct
+    import termios
+
+    terminal = os.open(SECOND_CONSOLE, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    finally:
+        os.close(terminal)
+
+
 def clock() -> dict[str, float]:
     return {
         "monotonic": time.monotonic(),
@@ -165,4 +179,5 @@ OPERATIONS: dict[str, Callable[..., object]] = {
     "kernel_log": kernel_log,
     "delete_module": delete_module,
     "clock": clock,
+    "resize_terminal": resize_terminal,
 }

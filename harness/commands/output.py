@@ -51,11 +51,12 @@ def progress(console: Console) -> Iterator[Progress]:
         yield shown
 
 
-def ensure_tools(options: argparse.Namespace, progress: Progress) -> None:
-    """Have the programs that a build and a run need installed, as far as that is allowed."""
+def ensure_tools(options: argparse.Namespace, progress: Progress, *further: str) -> None:
+    """Have the programs installed that a build and a run need, and further ones, where that is allowed."""
     from harness import doctor
 
     doctor.ensure(doctor.TOOLS, allowed=options.install, progress=progress)
+    doctor.need(further, allowed=options.install, progress=progress)
 
 
 def conclude(options: argparse.Namespace, console: Console, case: Case, verdict: Verdict) -> int:

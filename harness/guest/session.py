@@ -172,6 +172,12 @@ class Session:
             journal=journal if journal is not None else Journal(),
         )
 
+    def __repr__(self) -> str:
+        state = f", unusable: {self._failure.message}" if self._failure else ""
+        count = self.identity.kexec_count
+        boot = f"boot {self.identity.boot_id[:8]}" + (f", kexec {count}" if count is not None else "")
+        return f"<host: Linux {self.identity.release}, {boot}{state}>"
+
     def call(self, operation: str, deadline: Deadline | None = None, **arguments: Any) -> Any:
         """Have the agent perform an operation and return its result.
 

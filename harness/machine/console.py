@@ -36,6 +36,9 @@ class Line:
     text: str
 
 
+OnLine = Callable[[Line], None]
+
+
 class Console:
     """What the guest says on its serial port.
 
@@ -43,10 +46,17 @@ class Console:
     of `|` for a remark of ours (the wall-clock time of power-on, phases).
     """
 
-    def __init__(self, ours: socket.socket, file: io.TextIOBase, elapsed: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        ours: socket.socket,
+        file: io.TextIOBase,
+        elapsed: Callable[[], float],
+        on_line: OnLine | None = None,
+    ) -> None:
         self._socket = ours
         self._file = file
         self._elapsed = elapsed
+        self._on_line = on_line
         self._lock = threading.Lock()
         self._lines: deque[Line] = deque(maxlen=KEPT_LINES)
         self._pending = Line(0.0, "")
@@ -110,6 +120,8 @@ class Console:
         line = Line(self._pending.at, self._pending.text.rstrip("\r"))
         self._pending = Line(0.0, "")
         self._lines.append(line)
+        if self._on_line:
+            self._on_line(line)
         self._write(line, "|")
 
     def _write(self, line: Line, mark: str) -> None:
@@ -129,13 +141,16 @@ class Console:
 
 
 @contextmanager
-def recorded(ours: socket.socket, path: Path, powered_on: float) -> Iterator[Console]:
+def recorded(
+    ours: socket.socket, path: Path, powered_on: float, on_line: OnLine | None = None
+) -> Iterator[Console]:
     """A console that is read from now on into `path`, until the block is left and QEMU is gone.
 
     ours: our end of the socket pair, closed at the end. powered_on: the monotonic time that counts as 0.
+    on_line: called with each line as it ends, in the console's thread.
     """
     with ours, path.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        console = Console(ours, file, lambda: time.monotonic() - powered_on)
+        console = Console(ours, file, lambda: time.monotonic() - powered_on, on_line)
         console.remark(f"power on {datetime.now(UTC).isoformat()}")
         reader = threading.Thread(target=console.drain, name="luh-console", daemon=True)
         reader.start()

@@ -27,7 +27,7 @@ from harness.deadline import Deadline
 from harness.errors import DeadlineError, HarnessError, InfraError
 from harness.machine import arguments, ending, postmortem, pulse
 from harness.machine.arguments import Wires
-from harness.machine.console import Line, recorded
+from harness.machine.console import Line, OnLine, recorded
 from harness.machine.qmp import CLOSED, Event, Monitor, monitored
 from harness.machine.terminal import Terminal, attended
 
@@ -51,12 +51,14 @@ class Machine:
     qemu.log (QEMU's stderr) and console.log.
 
     bench: what was asked for. argv: QEMU's command line. marks: named moments, seconds since power-on.
-    terminal: the second console, where the bench wants one.
+    terminal: the second console, where the bench wants one. on_line: called with each line of the serial
+    console, in its thread.
     ending: how the guest died, once that is known. vmcore: the dump of its memory, where one was kept.
     """
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, *, on_line: OnLine | None = None) -> None:
         self.bench = bench
+        self._on_line = on_line
         self.argv: tuple[str, ...] = ()
         self.marks: list[tuple[str, float]] = []
         self.terminal: Terminal | None = None
@@ -159,6 +161,13 @@ class Machine:
                     return data
                 raise self._why_ended()
 
+    def why_ended(self) -> HarnessError | None:
+        """Why this machine is no use any more; None while it is."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._pidfd, selectors.EVENT_READ)
+            selector.register(self._alarm, selectors.EVENT_READ)
+            return self._why_ended() if selector.select(0) else None
+
     def _send_some(self, data: memoryview) -> int:
         try:
             return self._agent.send(data)
@@ -257,7 +266,7 @@ class Machine:
                 self._powered_on = time.monotonic()
                 # Entered before QEMU starts, so that it is left when QEMU is gone and all has been read.
                 self._console = stack.enter_context(
-                    recorded(console, directory / "console.log", self._powered_on)
+                    recorded(console, directory / "console.log", self._powered_on, self._on_line)
                 )
             self._process = stack.enter_context(
                 command.spawn(self.argv, pass_fds=inherited.descriptors, stdout=log, stderr=log)
