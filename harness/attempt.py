@@ -40,6 +40,7 @@ from harness.kernel import build, config, patches, series, source
 from harness.layout import Layout
 from harness.machine import arguments, probe
 from harness.report import directory, files, words
+from harness.shell.desk import Desk
 from harness.store import Store
 
 PROBE_SECONDS = 60.0
@@ -55,18 +56,27 @@ V = TypeVar("V")
 
 
 def make(
-    *, layout: Layout, store: Store, runs: Path, progress: Progress = silent, trials: Trials | None = None
+    *,
+    layout: Layout,
+    store: Store,
+    runs: Path,
+    progress: Progress = silent,
+    trials: Trials | None = None,
+    equip: Callable[[Bench], Bench] = lambda bench: bench,
+    desk: Desk | None = None,
 ) -> Attempt:
     """An Attempt that builds in the store and leaves its traces and results in a new directory below `runs`.
 
-    trials: what is run once all is built, and not the case's scenarios. It raises UsageError for a case that
-    cannot be, which leaves nothing; every other error is in the verdict. What cuts it off (Ctrl-C, a mistake
-    of the harness) is raised again when the results that there are until then have been written.
+    trials: what is run once all is built, and not the case's scenarios. equip: gives the bench what the case
+    does not tell. desk: where somebody sits who wants a prompt at a failure.
+    It raises UsageError for a case that cannot be, which leaves nothing; every other error is in the verdict.
+    What cuts it off (Ctrl-C, a mistake of the harness) is raised again when the results that there are until
+    then have been written.
     """
 
     def attempt(case: Case) -> Verdict:
         place = directory.create(runs)
-        under_way = _Attempt(case, place, layout, store, Timeline(progress), trials)
+        under_way = _Attempt(case, place, layout, store, Timeline(progress), trials, equip, desk)
         try:
             verdict = under_way.verdict()
         except UsageError:
@@ -224,6 +234,8 @@ class _Attempt:
     store: Store
     timeline: Timeline
     trials: Trials | None = None
+    equip: Callable[[Bench], Bench] = lambda bench: bench
+    desk: Desk | None = None
     trees: dict[KernelDefinition, PatchedTree] = field(default_factory=dict)
     kernels: dict[KernelDefinition, Kernel] = field(default_factory=dict)
     choice: AcceleratorChoice | None = None
@@ -235,7 +247,7 @@ class _Attempt:
         """Run all stages; raises UsageError."""
         try:
             record.write(self.case, self.directory, lambda some: patches.gather(some, self.store, silent))
-            bench = self.prepare()
+            bench = self.equip(self.prepare())
             self._try(bench)
         except UsageError:
             raise
@@ -332,7 +344,9 @@ class _Attempt:
                 case Ended(result):
                     self._report(result)
 
-        status = run_scenarios(bench, self.case.scenarios, self.layout, self.timeline.began, on_event)
+        status = run_scenarios(
+            bench, self.case.scenarios, self.layout, self.timeline.began, on_event, self.desk
+        )
         if troubles:
             first = troubles[0]
             raise UsageError(f"{first.file} is no file of scenarios", detail=first.detail)

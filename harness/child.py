@@ -19,8 +19,9 @@ from typing import IO
 from harness import command
 from harness.case import Bench
 from harness.errors import DeadlineError
-from harness.exchange import Event, encode, read_event
+from harness.exchange import Event, Kept, encode, read_event
 from harness.layout import Layout
+from harness.shell.desk import Desk
 
 # No scenario is silent for longer: each of its steps has a shorter deadline of its own.
 SILENCE_SECONDS = 300.0
@@ -36,17 +37,34 @@ OPTIONS = (
 
 
 def run_scenarios(
-    bench: Bench, nodes: tuple[str, ...], layout: Layout, began: float, on_event: Callable[[Event], None]
+    bench: Bench,
+    nodes: tuple[str, ...],
+    layout: Layout,
+    began: float,
+    on_event: Callable[[Event], None],
+    desk: Desk | None = None,
 ) -> int:
     """Run what pytest finds for the nodes, and return pytest's exit status.
 
     began: the attempt's start on the monotonic clock. What pytest prints goes to pytest.log in
-    bench.directory. Raises DeadlineError when the process falls silent; it is gone in any case.
+    bench.directory. desk: where somebody sits who wants a prompt at a failure.
+    Raises DeadlineError when the process falls silent; it is gone in any case.
     """
     file = bench.directory / "bench.json"
     file.write_text(json.dumps(encode(bench), indent=2) + "\n", encoding="utf-8")
     with (bench.directory / LOG).open("wb") as log, _pipe() as (source, sink):
-        options = ("--luh-bench", str(file), "--luh-events", str(sink.fileno()), "--luh-began", str(began))
+        options: tuple[str, ...] = (
+            "--luh-bench",
+            str(file),
+            "--luh-events",
+            str(sink.fileno()),
+            "--luh-began",
+            str(began),
+        )
+        inherited = [sink.fileno()]
+        if desk:
+            options += ("--luh-desk", str(desk.descriptor))
+            inherited.append(desk.descriptor)
         argv = (
             sys.executable,
             "-m",
@@ -58,10 +76,13 @@ def run_scenarios(
             *nodes,
         )
         environment = {**ENVIRONMENT, "PYTHONPATH": str(layout.root)}
-        with command.spawn(argv, env=environment, pass_fds=(sink.fileno(),), stdout=log, stderr=log) as child:
+        with command.spawn(argv, env=environment, pass_fds=inherited, stdout=log, stderr=log) as child:
             sink.close()
             for line in _lines(source, SILENCE_SECONDS * bench.time_scale):
-                on_event(read_event(line))
+                event = read_event(line)
+                on_event(event)
+                if desk and isinstance(event, Kept):
+                    desk.serve(source.fileno())
             return _wait(child)
 
 

@@ -90,14 +90,24 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """A scenario has failed, and its machine is left as it is: until the next event a prompt has the desk."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """A scenario's end."""
 
     result: ScenarioResult
 
 
-Event = Collected | Uncollected | Step | Ended
-_EVENTS: dict[str, type[Event]] = {kind.__name__: kind for kind in (Collected, Uncollected, Step, Ended)}
+Event = Collected | Uncollected | Step | Kept | Ended
+_EVENTS: dict[str, type[Event]] = {
+    kind.__name__: kind for kind in (Collected, Uncollected, Step, Kept, Ended)
+}
 
 
 def event_line(event: Event) -> str:

@@ -18,6 +18,7 @@ else:
 
 DEFAULT_KERNEL = "linux-7.3"
 DEFAULT_RECIPE = "minimal"
+SHELL_RECIPE = "shell"
 STATUS = {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.SKIP: 1, Outcome.BROKEN: 3}
 USAGE, BROKEN = 2, 3
 UNITS = {"": 1, "K": KiB, "M": MiB, "G": GiB}

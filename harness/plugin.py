@@ -18,6 +18,7 @@ import os
 import signal
 import time
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -39,7 +40,7 @@ from harness.case import (
 from harness.crash.excerpt import excerpt, heading
 from harness.deadline import Deadline
 from harness.errors import BootError, CrashError, HarnessError, KernelError
-from harness.exchange import Collected, Ended, Event, Step, Uncollected, decode, event_line
+from harness.exchange import Collected, Ended, Event, Kept, Step, Uncollected, decode, event_line
 from harness.guest import timeline
 from harness.guest.journal import Call, Entry, Journal
 from harness.guest.kexec import KEXEC_PHASE
@@ -49,6 +50,8 @@ from harness.layout import Layout
 from harness.machine.arguments import command_line
 from harness.machine.qemu import Machine
 from harness.scenarios import rules
+from harness.shell.desk import sat_at
+from harness.shell.prompt import Prompt
 
 BOOT_SECONDS = 30.0
 LEAKS_SECONDS = 60.0
@@ -83,6 +86,8 @@ class Trial:
     errors: list[pytest.ExceptionInfo[BaseException]] = field(default_factory=list)
     ended: bool = False
     machine: Machine | None = None
+    session: Session | None = None
+    kept: bool = False
     leaks: str = ""
     shown: float = 0.0
 
@@ -101,6 +106,8 @@ class Trial:
         return timeline.updates(self.journal.entries, lines, self.machine.port_closings)
 
     def step(self, text: str) -> None:
+        if self.kept:
+            return  # any event takes the terminal away from who sits there
         self.shown = time.monotonic()
         self.emit(Step(self.name, text))
 
@@ -129,13 +136,17 @@ class Emitter:
 
 @dataclass(slots=True)
 class Run:
-    """What all scenarios of this process share. lacking: why needs were not met, so as not to boot again."""
+    """What all scenarios of this process share. lacking: why needs were not met, so as not to boot again.
+
+    desk: the terminal for a prompt where a scenario fails; None where nobody sits there.
+    """
 
     emit: Emitter
     bench: Bench | None
     began: float
     known_rules: frozenset[str]
     lacking: dict[tuple[str, ...], str] = field(default_factory=dict)
+    desk: int | None = None
 
 
 RUN = pytest.StashKey[Run]()
@@ -149,6 +160,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("luh", "Live Update Harness")
     group.addoption("--luh-bench", type=Path, help="JSON file with kernels, image and machine")
     group.addoption("--luh-events", type=int, help="descriptor to write events to")
+    group.addoption("--luh-desk", type=int, help="descriptor of a terminal for a prompt at a failure")
     group.addoption("--luh-began", type=float, help="the attempt's start on the monotonic clock")
 
 
@@ -161,6 +173,7 @@ def pytest_configure(config: pytest.Config) -> None:
         bench=decode(Bench, json.loads(path.read_text(encoding="utf-8"))) if path else None,
         began=time.monotonic() if began is None else began,
         known_rules=frozenset(rules(Layout.here().contract)),
+        desk=config.getoption("--luh-desk"),
     )
     if path:
         signal.signal(signal.SIGTERM, _interrupt)
@@ -242,8 +255,8 @@ def host(request: pytest.FixtureRequest, bench: Bench) -> Iterator[Session]:
     if reason := run.lacking.get(needs):
         pytest.skip(reason)
     trial.step("booting")
-    with Machine(bench) as trial.machine:
-        session = _boot(trial.machine, bench, trial.journal)
+    with Machine(bench) as trial.machine, _kept_at_failure(request, trial, bench):
+        trial.session = session = _boot(trial.machine, bench, trial.journal)
         if reason := session.probe().missing(needs) if needs else "":
             run.lacking[needs] = reason
             pytest.skip(reason)
@@ -252,6 +265,47 @@ def host(request: pytest.FixtureRequest, bench: Bench) -> Iterator[Session]:
             _still_answers(session)
             _nothing_leaked(session.latest, trial)
         trial.step("powering off")
+
+
+@contextmanager
+def _kept_at_failure(request: pytest.FixtureRequest, trial: Trial, bench: Bench) -> Iterator[None]:
+    """With somebody at the desk: a prompt where a scenario, or what is checked at its end, has failed."""
+    failure: BaseException | None = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+        raise
+    finally:
+        failure = trial.errors[0].value if trial.errors else failure
+        desk = request.config.stash[RUN].desk
+        if desk is not None and failure and judge(failure) is not Outcome.SKIP:
+            _sit_down(desk, request, trial, failure, bench)
+
+
+def _sit_down(
+    desk: int, request: pytest.FixtureRequest, trial: Trial, failure: BaseException, bench: Bench
+) -> None:
+    """Hand the machine to whoever is at the desk, with the locals of the scenario."""
+    assert trial.machine
+    names: dict[str, object] = {}
+    told = [_told(error, request.path, brief=False) for error in trial.errors] or [_line(failure)]
+    for entry in trial.errors[0].traceback if trial.errors else ():
+        if Path(entry.path) == request.path:  # from the scenario inwards
+            names |= {name: value for name, value in entry.frame.f_locals.items() if name.isidentifier()}
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    capture.suspend_global_capture(in_=True)
+    try:
+        with sat_at(desk):
+            trial.emit(Kept(trial.name, _line(failure)))
+            talk = Prompt(trial.machine, trial.session, bench.seed, names)
+            trial.kept = True
+            talk.greet(told, names)
+            talk.converse()
+    finally:
+        trial.kept = False
+        capture.resume_global_capture()
+    trial.step("powering off")
 
 
 def _boot(machine: Machine, bench: Bench, journal: Journal) -> Session:

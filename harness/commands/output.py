@@ -42,12 +42,18 @@ def stderr(options: argparse.Namespace) -> Console:
     return terminal.console(sys.stderr, color=options.color)
 
 
+def note(text: str) -> None:
+    """Something that a person has to know at once, on stderr; nothing for ""."""
+    if text:
+        print(text, file=sys.stderr, flush=True)
+
+
 @contextmanager
-def progress(console: Console) -> Iterator[Progress]:
-    """Show the stages on that console while the block lasts."""
+def progress(console: Console, *, live: bool = True) -> Iterator[Progress]:
+    """Show the stages on that console while the block lasts; not live, where others write on it too."""
     from harness.report.progress import display
 
-    with display(console) as shown:
+    with display(console, live=live) as shown:
         yield shown
 
 

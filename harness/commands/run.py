@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
-from harness.case import Case
+from harness.case import Access, Bench, Case
 from harness.commands import kernels, machines, output
 from harness.layout import Layout
-from harness.options import DEFAULT_RECIPE, Commands, command
+from harness.options import DEFAULT_RECIPE, SHELL_RECIPE, Commands, command
 from harness.store import Store
 
 
@@ -28,6 +30,10 @@ def add(commands: Commands) -> None:
     machines.add(parser)
     parser.add_argument("--seed", type=int, default=1, help="of every pattern and random choice (1)")
     parser.add_argument("--runs", type=Path, metavar="DIR", help="where run directories are made")
+    parser.add_argument(
+        "--keep", action="store_true", help="leave the machine at a failure, and give a prompt there"
+    )
+    parser.add_argument("--gdb", action="store_true", help="wait for gdb at the start of each machine")
     parser.add_argument("--json", action="store_true", help="print result.json; progress goes to stderr")
     output.add_install(parser)
     output.add_color(parser)
@@ -37,14 +43,30 @@ def run(options: argparse.Namespace) -> int:
     case = _case(options)
     from harness import attempt
     from harness.report import directory
+    from harness.shell import gdb
+    from harness.shell.desk import opened
 
     shown = output.stderr(options) if options.json else output.stdout(options)
-    with output.progress(shown) as progress:
-        output.ensure_tools(options, progress)
+    with ExitStack() as stack:
+        desk = stack.enter_context(opened()) if options.keep else None
+        debugger = stack.enter_context(gdb.socket_path()) if options.gdb else None
+
+        def equip(bench: Bench) -> Bench:
+            bench = replace(bench, access=Access(terminal=options.keep, debugger=debugger))
+            output.note(gdb.instructions(bench))
+            return bench
+
+        progress = stack.enter_context(output.progress(shown, live=not (options.keep or options.gdb)))
+        output.ensure_tools(options, progress, *["busybox"] * options.keep)
         runs = options.runs or directory.default_root()
-        verdict = attempt.make(layout=Layout.here(), store=Store.default(), runs=runs, progress=progress)(
-            case
-        )
+        verdict = attempt.make(
+            layout=Layout.here(),
+            store=Store.default(),
+            runs=runs,
+            progress=progress,
+            equip=equip,
+            desk=desk,
+        )(case)
     return output.conclude(options, shown, case, verdict)
 
 
@@ -55,7 +77,7 @@ def _case(options: argparse.Namespace) -> Case:
     return Case(
         kernel=kernel,
         next_kernel=kernels.load(options.next_kernel) if options.next_kernel else kernel,
-        recipe=DEFAULT_RECIPE,
+        recipe=SHELL_RECIPE if options.keep else DEFAULT_RECIPE,
         machine=machines.chosen(options),
         scenarios=resolve(options.scenarios, Layout.here().scenarios, everything=options.all),
         seed=options.seed,

@@ -11,7 +11,7 @@ from dataclasses import replace
 from harness.case import Access, Case, Update
 from harness.commands import kernels, machines, output
 from harness.layout import Layout
-from harness.options import DEFAULT_KERNEL, Commands, command
+from harness.options import DEFAULT_KERNEL, SHELL_RECIPE, Commands, command
 from harness.store import Store
 
 NETWORK_KERNEL = "linux-7.3-network"
@@ -56,12 +56,12 @@ def run(options: argparse.Namespace) -> int:
             keys=made.disk if made else None,
         )
         bench = replace(bench, access=access)
-        _print(gdb.instructions(bench))
+        output.note(gdb.instructions(bench))
         with output.progress(output.stderr(options)) as progress:
             progress(Update("boot", "waiting for gdb" if options.gdb else ""))
             machine, host = stack.enter_context(start.booted(bench, follow=options.console))
             progress(Update("boot", f"Linux {host.identity.release}", finished=True))
-        _print(keys.reached(made, machine.forwarded_port()) if made else "")
+        output.note(keys.reached(made, machine.forwarded_port()) if made else "")
         _greet(host)
         return prompt.Prompt(machine, host, bench.seed).converse()
 
@@ -71,7 +71,7 @@ def _case(options: argparse.Namespace) -> Case:
     return Case(
         kernel=kernel,
         next_kernel=kernels.load(options.next_kernel) if options.next_kernel else kernel,
-        recipe="ssh" if options.ssh else "shell",
+        recipe="ssh" if options.ssh else SHELL_RECIPE,
         machine=machines.chosen(options),
         scenarios=(),
         seed=options.seed,
@@ -80,9 +80,4 @@ def _case(options: argparse.Namespace) -> Case:
 
 def _greet(host: object) -> None:
     if sys.stdin.isatty():
-        _print(f"{host!r}\nhelp says what there is; sh is a root shell; exit powers the machine off.")
-
-
-def _print(text: str) -> None:
-    if text:
-        print(text, file=sys.stderr, flush=True)
+        output.note(f"{host!r}\nhelp says what there is; sh is a root shell; exit powers the machine off.")

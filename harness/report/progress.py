@@ -27,9 +27,9 @@ REFRESH_PER_SECOND = 8
 
 
 @contextmanager
-def display(console: Console) -> Iterator[Progress]:
+def display(console: Console, *, live: bool = True) -> Iterator[Progress]:
     """A Progress that shows on the console until the block is left; what is unfinished then is marked so."""
-    if not console.file.isatty() or console.is_dumb_terminal:
+    if not live or not console.file.isatty() or console.is_dumb_terminal:
         yield _Plain(console).update
         return
     board = _Board(console)

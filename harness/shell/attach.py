@@ -8,6 +8,7 @@ import selectors
 import signal
 import sys
 import termios
+import time
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,6 +24,7 @@ PLAIN_SCREEN = b"\x1b[?1049l\x1b[?25h\x1b[0m"
 # What the guest's init writes when a shell has ended (guest-images/init.c).
 SHELL_ENDED = b"\x1b]777;luh;shell ended\x07"
 CHUNK = 1 << 12
+LAST_SECONDS = 0.05
 
 Resize = Callable[[int, int], None]
 
@@ -71,6 +73,7 @@ def _join(terminal: Terminal, screen: _Screen, selector: selectors.BaseSelector,
         if screen.shell_ended:
             return Left.ENDED
         if until in ready:
+            time.sleep(LAST_SECONDS)  # what was written before that is on its way
             return Left.CALLED
         if keyboard in ready:
             typed = os.read(keyboard, CHUNK)

@@ -13,7 +13,7 @@ import pprint
 import rlcompleter
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import CodeType
@@ -81,6 +81,14 @@ class Prompt(code.InteractiveConsole):
             name: getattr(self, f"_{name}") for name in ("sh", "console", "dmesg", "help")
         }
         self.locals.update(own, host=self._host, seed=seed, machine=machine)
+
+    def greet(self, story: Iterable[str], names: Collection[str]) -> None:
+        """Say where a scenario failed, and that its machine is here."""
+        self._ended = True  # which the story tells, where it did
+        state = f"The machine is as the scenario left it: {self._host!r}" if self._host else ""
+        here = f"The scenario's names are here: {', '.join(names)}." if names else ""
+        self._say("\n".join(filter(None, ["", *story, "", state, here])))
+        self._say("help says what there is; exit goes on with the run.")
 
     def converse(self) -> int:
         """Take lines until the end of the input, and return an exit status."""
