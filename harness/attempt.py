@@ -33,7 +33,7 @@ from harness.case import (
 from harness.child import LOG, run_scenarios
 from harness.deadline import Deadline
 from harness.errors import HarnessError, InfraError, KernelError, UsageError
-from harness.exchange import Collected, Ended, Event, Step, Uncollected
+from harness.exchange import Collected, Ended, Event, Remark, Step, Uncollected
 from harness.image import build as image_build
 from harness.image import recipe as image_recipe
 from harness.kernel import build, config, patches, series, source
@@ -242,6 +242,7 @@ class _Attempt:
     results: list[ScenarioResult] = field(default_factory=list)
     expected: list[str] = field(default_factory=list)
     running: list[str] = field(default_factory=list)
+    remarks: list[Remark] = field(default_factory=list)
 
     def verdict(self) -> Verdict:
         """Run all stages; raises UsageError."""
@@ -309,7 +310,16 @@ class _Attempt:
             progress(_said(f"{image.name}, {words.size(image.path.stat().st_size)}"))
         kernel, next_kernel = self.kernels[self.case.kernel], self.kernels[self.case.next_kernel]
         machine = self.case.machine
-        return Bench(kernel, next_kernel, image, machine, self.choice, self.directory, self.case.seed)
+        return Bench(
+            kernel,
+            next_kernel,
+            image,
+            machine,
+            self.choice,
+            self.directory,
+            self.case.seed,
+            snapshots=self.store.root if self.case.snapshots else None,
+        )
 
     # ---- the scenarios -------------------------------------------------------------------------
 
@@ -327,6 +337,12 @@ class _Attempt:
         self.running = [name for name in self.running if name != result.name]
         self.timeline.progress(_end_of(result))
 
+    def _remark(self, remark: Remark) -> None:
+        """Show it, once."""
+        if remark not in self.remarks:
+            self.remarks.append(remark)
+            self.timeline.progress(Update(remark.subject, remark.text, finished=True, outcome=Outcome.SKIP))
+
     def _scenarios(self, bench: Bench) -> None:
         """Run the scenarios; their results are in self.results, also when this raises."""
         troubles: list[Uncollected] = []
@@ -341,12 +357,18 @@ class _Attempt:
                     if name not in self.running:
                         self.running.append(name)
                     self.timeline.progress(Update(words.scenario(name), text))
+                case Remark():
+                    self._remark(event)
                 case Ended(result):
                     self._report(result)
 
         status = run_scenarios(
             bench, self.case.scenarios, self.layout, self.timeline.began, on_event, self.desk
         )
+        self._check(status, troubles)
+
+    def _check(self, status: int, troubles: list[Uncollected]) -> None:
+        """Raise where the scenarios' process did not run what it was asked for."""
         if troubles:
             first = troubles[0]
             raise UsageError(f"{first.file} is no file of scenarios", detail=first.detail)

@@ -149,6 +149,7 @@ class Case:
 
     scenarios: pytest node ids or keywords below selftests/. seed: of every pattern and every random choice.
     vmcore: keep the memory of guests that fail or die.
+    snapshots: hosts may start from snapshots instead of booting.
     """
 
     kernel: KernelDefinition
@@ -158,6 +159,7 @@ class Case:
     scenarios: tuple[str, ...]
     seed: int = 1
     vmcore: bool = False
+    snapshots: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +321,7 @@ class Bench:
     """All that a machine needs: kernels, image, spec, accelerator, and the directory for its traces.
 
     vmcore: whether the memory of a guest that fails or dies is kept there.
+    snapshots: the store that hosts may start from; None where each has to boot.
     """
 
     kernel: Kernel
@@ -331,6 +334,7 @@ class Bench:
     access: Access = Access()
     disks: tuple[Disk, ...] = ()
     vmcore: bool = False
+    snapshots: Path | None = None
 
     @property
     def time_scale(self) -> float:

@@ -98,15 +98,23 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
+class Remark:
+    """Something about the run as a whole that a person should know, once: a subject, and what about it."""
+
+    subject: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """A scenario's end."""
 
     result: ScenarioResult
 
 
-Event = Collected | Uncollected | Step | Kept | Ended
+Event = Collected | Uncollected | Step | Kept | Remark | Ended
 _EVENTS: dict[str, type[Event]] = {
-    kind.__name__: kind for kind in (Collected, Uncollected, Step, Kept, Ended)
+    kind.__name__: kind for kind in (Collected, Uncollected, Step, Kept, Remark, Ended)
 }
 
 

@@ -18,7 +18,7 @@ import os
 import signal
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -26,6 +26,7 @@ from types import FrameType
 import pytest
 
 from harness import diagnosis
+from harness.boot import Boot
 from harness.case import (
     Bench,
     Finding,
@@ -38,22 +39,19 @@ from harness.case import (
     traces,
 )
 from harness.crash.excerpt import excerpt, heading
-from harness.deadline import Deadline
 from harness.errors import BootError, CrashError, HarnessError, KernelError
-from harness.exchange import Collected, Ended, Event, Kept, Step, Uncollected, decode, event_line
+from harness.exchange import Collected, Ended, Event, Kept, Remark, Step, Uncollected, decode, event_line
 from harness.guest import timeline
 from harness.guest.journal import Call, Entry, Journal
 from harness.guest.kexec import KEXEC_PHASE
 from harness.guest.session import Session
 from harness.guest.timeline import Seen
 from harness.layout import Layout
-from harness.machine.arguments import command_line
 from harness.machine.qemu import Machine
 from harness.scenarios import rules
 from harness.shell.desk import sat_at
 from harness.shell.prompt import Prompt
 
-BOOT_SECONDS = 30.0
 LEAKS_SECONDS = 60.0
 STEP_SECONDS = 0.2
 LAST_CALLS = 5
@@ -254,9 +252,20 @@ def host(request: pytest.FixtureRequest, bench: Bench) -> Iterator[Session]:
     needs = _marked(request.node, "needs")
     if reason := run.lacking.get(needs):
         pytest.skip(reason)
-    trial.step("booting")
-    with Machine(bench) as trial.machine, _kept_at_failure(request, trial, bench):
-        trial.session = session = _boot(trial.machine, bench, trial.journal)
+
+    def adopt(machine: Machine) -> None:
+        trial.machine = machine
+
+    def remark(text: str) -> None:
+        run.emit(Remark("snapshot", text))
+
+    def kept() -> AbstractContextManager[None]:
+        return _kept_at_failure(request, trial, bench)
+
+    # Somebody at the desk sees a failing boot as it is.
+    bench = replace(bench, snapshots=None) if run.desk is not None else bench
+    with Boot(bench, trial.journal, trial.step, remark, adopt, kept).host() as session:
+        trial.session = session
         if reason := session.probe().missing(needs) if needs else "":
             run.lacking[needs] = reason
             pytest.skip(reason)
@@ -306,18 +315,6 @@ def _sit_down(
         trial.kept = False
         capture.resume_global_capture()
     trial.step("powering off")
-
-
-def _boot(machine: Machine, bench: Bench, journal: Journal) -> Session:
-    scale = bench.time_scale
-    with journal.phase("boot"):
-        return Session.open(
-            machine,
-            Deadline.after(BOOT_SECONDS, "the kernel's first boot", scale=scale),
-            command_line=command_line(bench),
-            time_scale=scale,
-            journal=journal,
-        )
 
 
 def _still_answers(session: Session) -> None:

@@ -48,7 +48,7 @@ def test_whole_way_to_a_verdict(tried: Attempt, case: Case, updates: list[Update
     assert list(phases) == ["machine", "source", "series", "config", "build", "image", "scenarios"]
     starts = [phase.start for phase in verdict.phases]
     assert starts == sorted(starts)
-    (boot,) = verdict.scenarios[0].phases
+    _, boot = verdict.scenarios[0].phases  # before it, the snapshot that it started from
     within = phases["scenarios"]
     assert within.start < boot.start < boot.start + boot.seconds < within.start + within.seconds
     ended = [update.phase for update in updates if update.finished]

@@ -212,7 +212,8 @@ def test_kernel_that_does_not_boot_shows_its_last_lines(
     run: Callable[..., Said], standin: Callable[..., None]
 ) -> None:
     standin("silent", "panic=0.2")
-    said = run(PASSING)
+    # A machine that no other test booted, so that there is no snapshot to start from.
+    said = run(f'@pytest.mark.machine(kernel_parameters=("luh.dies",))\n{PASSING}')
     assert said.status == 1
     assert "RIP: 0010:kvm_gmem_fault" in said.out
     assert "panicked" in said.out

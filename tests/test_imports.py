@@ -24,10 +24,10 @@ STAGE_NEEDS = {
     "machine": {"agent.wire"},
     "kselftest": {"guest.program"},
 }
-# attempt and plugin compose the stages, and so does what runs the kernel's own tests, and what a person
+# attempt, boot and plugin compose the stages, and so does what runs the kernel's own tests, and what a person
 # works with; diagnosis composes a machine's end with its kernels' sources; the command
 # line only names what is in their catalogues.
-COMPOSERS = {"attempt", "plugin", "upstream", "diagnosis", "shell"}
+COMPOSERS = {"attempt", "boot", "plugin", "upstream", "diagnosis", "shell"}
 # A bisection reads repositories and the versions in them; it knows no other part of a stage.
 CATALOGUES = {
     "commands": {"kernel.definition", "image.recipe", "kselftest.tests", "report"},
@@ -85,7 +85,7 @@ def test_a_stage_never_imports_another_stage(stage: str) -> None:
     assert not wrong
 
 
-def test_only_attempt_and_plugin_compose_stages() -> None:
+def test_only_composers_know_several_stages() -> None:
     for name, path in SOURCES.items():
         if name.parts[0] not in (*STAGES, "agent", *COMPOSERS):
             stages = {module for module in own(path) if module.split(".")[0] in STAGES}

@@ -28,6 +28,12 @@ def add(commands: Commands) -> None:
     kernels.add(parser)
     parser.add_argument("--next-kernel", metavar="NAME", help="the kernel to update to (default: the same)")
     machines.add(parser)
+    parser.add_argument(
+        "--no-snapshots",
+        dest="snapshots",
+        action="store_false",
+        help="boot every host, instead of starting it from a snapshot of one that had booted",
+    )
     parser.add_argument("--seed", type=int, default=1, help="of every pattern and random choice (1)")
     parser.add_argument("--runs", type=Path, metavar="DIR", help="where run directories are made")
     parser.add_argument(
@@ -81,4 +87,5 @@ def _case(options: argparse.Namespace) -> Case:
         machine=machines.chosen(options),
         scenarios=resolve(options.scenarios, Layout.here().scenarios, everything=options.all),
         seed=options.seed,
+        snapshots=options.snapshots,
     )

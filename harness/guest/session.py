@@ -8,6 +8,7 @@ kernel refuses an operation (RemoteError) is no such failure.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 CALL_SECONDS = 10.0
 SETTLE_SECONDS, SETTLE_STEP = 5.0, 0.2
 MEMORY_TOLERANCE = 1 * MiB
+TOKEN_BYTES, ENTROPY_BYTES = 8, 64
 
 
 class Transport(Protocol):
@@ -167,6 +169,45 @@ class Session:
         return cls(
             channel,
             identity,
+            command_line=command_line,
+            time_scale=time_scale,
+            journal=journal if journal is not None else Journal(),
+        )
+
+    @classmethod
+    def resume(
+        cls,
+        transport: Transport,
+        deadline: Deadline,
+        *,
+        command_line: str = "",
+        time_scale: float = 1.0,
+        journal: Journal | None = None,
+    ) -> Self:
+        """Have the agent of a machine that goes on from a snapshot prove that it is alive.
+
+        Every machine that starts from a snapshot is the same boot, with the same boot id, random state and
+        time; so the agent gets a token to repeat, entropy, and the time of now. Raises BootError where it
+        does not answer with this very token.
+        """
+        channel = Channel(transport)
+        token = secrets.token_hex(TOKEN_BYTES)
+        arguments = {
+            "token": token,
+            "entropy": {"bytes": secrets.token_hex(ENTROPY_BYTES)},
+            "realtime": time.time(),
+        }
+        try:
+            reply = channel.reply(channel.request("host.resume", arguments, deadline), deadline)
+        except (DeadlineError, CrashError) as error:
+            raise BootError(f"the snapshot did not come to life: {error.message}") from error
+        result = reply.get("result") or {}
+        if result.get("token") != token:
+            said = (reply.get("error") or {}).get("message", "another token")
+            raise BootError(f"the snapshot's agent did not repeat its token: {said}")
+        return cls(
+            channel,
+            Identity.of(result["hello"]),
             command_line=command_line,
             time_scale=time_scale,
             journal=journal if journal is not None else Journal(),

@@ -40,7 +40,19 @@ class Wires:
         return tuple(descriptor for descriptor in wires if descriptor is not None)
 
 
-def command(program: str, bench: Bench, wires: Wires) -> tuple[str, ...]:
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Files that a machine's memory is mapped from, one for each node.
+
+    shared: what the guest writes goes into them, as they are to be a snapshot's. Otherwise they are a
+    snapshot's: the machine waits for the rest of its state, and what the guest writes stays its own.
+    """
+
+    directory: Path
+    shared: bool
+
+
+def command(program: str, bench: Bench, wires: Wires, memory: Memory | None = None) -> tuple[str, ...]:
     """QEMU's whole command line; program is its path.
 
     A reset ends the guest (-action reboot=shutdown), so what comes back in the same process came by kexec,
@@ -52,10 +64,10 @@ def command(program: str, bench: Bench, wires: Wires) -> tuple[str, ...]:
     return (
         program,
         *("-nodefaults", "-no-user-config", "-display", "none"),
-        *("-machine", MACHINE),
+        *("-machine", _machine(bench.machine, memory)),
         *_accelerator(bench.choice),
         *("-smp", _cpus(bench.machine)),
-        *_memory(bench.machine),
+        *_memory(bench.machine, memory),
         *("-action", f"{_reboot(bench.machine)},shutdown=pause,panic=none,watchdog=none"),
         *("-kernel", str(bench.kernel.vmlinux), "-append", command_line(bench)),
         *_disk(ROOT_DISK, bench.image.path),
@@ -70,6 +82,7 @@ def command(program: str, bench: Bench, wires: Wires) -> tuple[str, ...]:
         *("-device", f"virtserialport,id=port,chardev=agent,name={AGENT_PORT}"),
         *("-device", "pvpanic-pci"),
         *_access(bench.access, wires),
+        *(("-incoming", "defer") if memory and not memory.shared else ()),
     )
 
 
@@ -140,29 +153,47 @@ def _cpus(spec: MachineSpec) -> str:
     return f"{spec.cpus},sockets={spec.cpus}" if spec.numa_nodes > 1 else str(spec.cpus)
 
 
-def _memory(spec: MachineSpec) -> tuple[str, ...]:
+def _machine(spec: MachineSpec, memory: Memory | None) -> str:
+    return f"{MACHINE},memory-backend=memory0" if memory and spec.numa_nodes == 1 else MACHINE
+
+
+def _memory(spec: MachineSpec, files: Memory | None) -> tuple[str, ...]:
     """The memory and its nodes; the CPUs are dealt out to the nodes in turn."""
     total = spec.memory // MiB
     size = ("-m", f"{total}M")
     if spec.numa_nodes == 1:
-        return size
+        return (*size, "-object", _backend(0, total, files)) if files else size
     share, rest = divmod(total, spec.numa_nodes)
     nodes: list[str] = []
     for node in range(spec.numa_nodes):
         amount = share + (rest if node == 0 else 0)
         cpus = "".join(f",cpus={cpu}" for cpu in range(node, spec.cpus, spec.numa_nodes))
-        nodes += ("-object", f"memory-backend-ram,id=memory{node},size={amount}M")
+        nodes += ("-object", _backend(node, amount, files))
         nodes += ("-numa", f"node,nodeid={node},memdev=memory{node}{cpus}")
     return (*size, *nodes)
 
 
+def _backend(node: int, amount: int, files: Memory | None) -> str:
+    """A node's memory of that many MiB."""
+    name = f"memory{node}"
+    if files is None:
+        return f"memory-backend-ram,id={name},size={amount}M"
+    path = _escaped(files.directory / name)
+    share = "on" if files.shared else "off"
+    return f"memory-backend-file,id={name},size={amount}M,mem-path={path},share={share}"
+
+
 def _disk(name: str, path: Path) -> tuple[str, ...]:
     """A read-only disk; its serial is its name (/sys/block/vd?/serial)."""
-    file = str(path).replace(",", ",,")
     return (
-        *("-drive", f"if=none,id={name},format=raw,readonly=on,file={file}"),
+        *("-drive", f"if=none,id={name},format=raw,readonly=on,file={_escaped(path)}"),
         *("-device", f"virtio-blk-pci,drive={name},serial={name}"),
     )
+
+
+def _escaped(path: Path) -> str:
+    """A path as a value of an option: QEMU's commas separate."""
+    return str(path).replace(",", ",,")
 
 
 def _socket(name: str, descriptor: int) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,7 +30,10 @@ CLOSE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of the console without its end. at: seconds since power-on when its first byte came."""
+    """A line of the console without its end. at: seconds since power-on when its first byte came.
+
+    A machine that started from a snapshot was powered on before its start: those lines have a negative time.
+    """
 
     at: float
     text: str
@@ -68,6 +71,14 @@ class Console:
         """The lines so far (the last 100,000), with the one that has not ended yet."""
         with self._lock:
             return (*self._lines, *((self._pending,) if self._pending.text else ()))
+
+    def recall(self, lines: Iterable[Line]) -> None:
+        """Put down what the guest said before its snapshot was taken."""
+        with self._lock:
+            for line in lines:
+                self._lines.append(line)
+                self._write(line, "|")
+            self._flush()
 
     def tail(self, count: int) -> str:
         """The last lines as text."""
@@ -142,15 +153,20 @@ class Console:
 
 @contextmanager
 def recorded(
-    ours: socket.socket, path: Path, powered_on: float, on_line: OnLine | None = None
+    ours: socket.socket,
+    path: Path,
+    powered_on: float,
+    on_line: OnLine | None = None,
+    past: Iterable[Line] = (),
 ) -> Iterator[Console]:
     """A console that is read from now on into `path`, until the block is left and QEMU is gone.
 
     ours: our end of the socket pair, closed at the end. powered_on: the monotonic time that counts as 0.
-    on_line: called with each line as it ends, in the console's thread.
+    on_line: called with each line as it ends, in the console's thread. past: lines from before that.
     """
     with ours, path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         console = Console(ours, file, lambda: time.monotonic() - powered_on, on_line)
+        console.recall(past)
         console.remark(f"power on {datetime.now(UTC).isoformat()}")
         reader = threading.Thread(target=console.drain, name="luh-console", daemon=True)
         reader.start()

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ from harness.case import Bench, Death, Ending
 from harness.deadline import Deadline
 from harness.errors import DeadlineError, HarnessError, InfraError
 from harness.machine import arguments, ending, postmortem, pulse
-from harness.machine.arguments import Wires
+from harness.machine.arguments import Memory, Wires
 from harness.machine.console import Line, OnLine, recorded
 from harness.machine.qmp import CLOSED, Event, Monitor, monitored
 from harness.machine.terminal import Terminal, attended
@@ -50,14 +50,24 @@ class Machine:
     machine has ended, each of them raises the error that says why. Traces go to bench.directory: qemu.argv,
     qemu.log (QEMU's stderr) and console.log.
 
-    bench: what was asked for. argv: QEMU's command line. marks: named moments, seconds since power-on.
+    bench: what was asked for. memory: a snapshot's files for its memory (snapshot.py). past: what was on its
+    console before. argv: QEMU's command line. marks: named moments, seconds since power-on.
     terminal: the second console, where the bench wants one. on_line: called with each line of the serial
     console, in its thread.
     ending: how the guest died, once that is known. vmcore: the dump of its memory, where one was kept.
     """
 
-    def __init__(self, bench: Bench, *, on_line: OnLine | None = None) -> None:
+    def __init__(
+        self,
+        bench: Bench,
+        memory: Memory | None = None,
+        past: Sequence[Line] = (),
+        *,
+        on_line: OnLine | None = None,
+    ) -> None:
         self.bench = bench
+        self.memory = memory
+        self._past = past
         self._on_line = on_line
         self.argv: tuple[str, ...] = ()
         self.marks: list[tuple[str, float]] = []
@@ -258,7 +268,7 @@ class Machine:
             console, its_console = _pair(stack, theirs)
             self._agent, its_agent = _pair(stack, theirs)
             inherited = Wires(its_qmp, its_console, its_agent, *self._ways_in(stack, theirs))
-            self.argv = arguments.command(program, self.bench, inherited)
+            self.argv = arguments.command(program, self.bench, inherited, self.memory)
             with _disk_errors(directory):
                 directory.mkdir(parents=True, exist_ok=True)
                 (directory / "qemu.argv").write_text(_for_reading(self.argv))
@@ -266,7 +276,7 @@ class Machine:
                 self._powered_on = time.monotonic()
                 # Entered before QEMU starts, so that it is left when QEMU is gone and all has been read.
                 self._console = stack.enter_context(
-                    recorded(console, directory / "console.log", self._powered_on, self._on_line)
+                    recorded(console, directory / "console.log", self._powered_on, self._on_line, self._past)
                 )
             self._process = stack.enter_context(
                 command.spawn(self.argv, pass_fds=inherited.descriptors, stdout=log, stderr=log)

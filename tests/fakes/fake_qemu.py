@@ -10,15 +10,20 @@ $FAKE_QEMU holds words that make it misbehave. Those with `=SECONDS` happen so l
   exit=S            end with status 3                          die=S      be killed
   kexec             when the agent ends, start another one with another boot id
   loop=S            a CPU loops with interrupts off             halt=S     all CPUs are halted
+  unsaved           refuse to be migrated                      unloaded   end when it is migrated to
+
+A migration carries the boot id, and the agent that goes on does not say hello again.
 A kernel that was built with such words in it, after the text FAKE_QEMU=, misbehaves so when it boots.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -28,6 +33,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 AGENT = (sys.executable, "-m", "harness.agent")
@@ -84,6 +90,8 @@ class FakeQemu:
         values = [value for option, value in itertools.pairwise(argv) if option == "-chardev"]
         self.wires = {name: socket.socket(fileno=fd) for name, fd in map(_socket_chardev, values)}
         self.status = "running"
+        self.boot_id = str(uuid.uuid4())
+        self.waits = options.get("-incoming") == "defer"
         self.lock = threading.Lock()
 
     # ---- QMP ----
@@ -98,21 +106,22 @@ class FakeQemu:
             self.answer(request)
         signal.pause()
 
-    def answer(self, request: dict[str, object]) -> None:
+    def answer(self, request: dict[str, Any]) -> None:
         match request["execute"]:
             case "qmp_capabilities":
                 self.reply(request, {})
-                self.power_on()
+                if not self.waits:
+                    self.power_on()
             case "query-status":
                 self.reply(request, {"status": self.status, "running": self.status == "running"})
+            case str(command) if command.startswith(("migrate", "query-migrate")):
+                self.migrate(request)
             case "human-monitor-command":
                 self.reply(request, self.cpus())
             case "stop" | "cont":
                 self.reply(request, {})
             case "dump-guest-memory":
-                arguments = request["arguments"]
-                assert isinstance(arguments, dict)
-                Path(arguments["protocol"].removeprefix("file:")).write_bytes(b"KDUMP   ")
+                Path(request["arguments"]["protocol"].removeprefix("file:")).write_bytes(b"KDUMP   ")
                 self.reply(request, {})
             case "quit" if "stubborn" not in self.moods:
                 self.reply(request, {})
@@ -120,9 +129,32 @@ class FakeQemu:
                 os._exit(0)
             case "quit":
                 pass
-            case unknown:
-                error = {"class": "CommandNotFound", "desc": f"The command {unknown} has not been found"}
-                self.tell({"error": error, "id": request.get("id")})
+            case _:
+                self.refuse(request)
+
+    def migrate(self, request: dict[str, Any]) -> None:
+        match request["execute"]:
+            case "migrate-set-capabilities" if "unsaved" in self.moods:
+                self.refuse(request)
+            case "migrate-set-capabilities":
+                self.reply(request, {})
+            case "migrate":
+                Path(_file(request)).write_text(self.boot_id)
+                self.reply(request, {})
+            case "query-migrate":
+                self.reply(request, {"status": "completed"})
+            case "migrate-incoming" if "unloaded" in self.moods:
+                self.reply(request, {})
+                print("qemu-system-x86_64: load of migration failed", file=sys.stderr, flush=True)
+                os._exit(1)
+            case "migrate-incoming":
+                self.reply(request, {})
+                self.boot_id = Path(_file(request)).read_text()
+                self.power_on()
+
+    def refuse(self, request: dict[str, Any]) -> None:
+        desc = f"The command {request['execute']} has not been found"
+        self.tell({"error": {"class": "CommandNotFound", "desc": desc}, "id": request.get("id")})
 
     def reply(self, request: dict[str, object], value: object) -> None:
         self.tell({"return": value, **({"id": request["id"]} if "id" in request else {})})
@@ -159,29 +191,36 @@ class FakeQemu:
         for kernel in itertools.chain([first], itertools.repeat(following)):
             own = planted(kernel)
             self.suffer(own)
-            self.say(f"Linux version 7.3.4-fake\nKernel command line: {self.command_line}")
-            if "flood" in self.moods:
-                self.say("\n".join(f"flood {number}" for number in range(50_000)))
-            if "silent" in self.moods | own:
-                return
-            self.run_agent(str(uuid.uuid4()))
+            if not self.waits:
+                self.say(f"Linux version 7.3.4-fake\nKernel command line: {self.command_line}")
+                if "flood" in self.moods:
+                    self.say("\n".join(f"flood {number}" for number in range(50_000)))
+                if "silent" in self.moods | own:
+                    return
+            self.run_agent()
             if "kexec" not in self.moods:
                 return
             self.say("kexec_core: Starting new kernel")
+            self.waits, self.boot_id = False, str(uuid.uuid4())
 
-    def run_agent(self, boot_id: str) -> None:
-        port = self.wires["agent"].fileno()
-        self.agent = subprocess.Popen(
-            # A guest does not outlive its QEMU.
-            ["setpriv", "--pdeathsig", "KILL", "--", *AGENT, "--stream", str(port)],
-            env={**os.environ, "LUH_BOOT_ID": boot_id, "PYTHONPATH": str(REPOSITORY)},
-            pass_fds=[port],
-        )
-        if self.status != "running":
-            self.freeze()
-        self.agent.wait()
-        if self.status != "running":
-            signal.pause()
+    def run_agent(self) -> None:
+        """The agent, until it ends; one that was migrated has said hello before."""
+        with contextlib.ExitStack() as stack:
+            port = self.wires["agent"]
+            if self.waits:
+                ours, port = map(stack.enter_context, socket.socketpair())
+                threading.Thread(target=_relay, args=(ours, self.wires["agent"]), daemon=True).start()
+            self.agent = subprocess.Popen(
+                # A guest does not outlive its QEMU.
+                ["setpriv", "--pdeathsig", "KILL", "--", *AGENT, "--stream", str(port.fileno())],
+                env={**os.environ, "LUH_BOOT_ID": self.boot_id, "PYTHONPATH": str(REPOSITORY)},
+                pass_fds=[port.fileno()],
+            )
+            if self.status != "running":
+                self.freeze()
+            self.agent.wait()
+            if self.status != "running":
+                signal.pause()
 
     # ---- what it can suffer ----
 
@@ -238,6 +277,25 @@ def _socket_chardev(value: str) -> tuple[str, int]:
     named = dict(setting.split("=", 1) for setting in settings)
     assert kind == "socket", value
     return named["id"], int(named["fd"])
+
+
+def _file(request: dict[str, Any]) -> str:
+    """The file of a migration to or from `exec:cat FILE`."""
+    return shlex.split(request["arguments"]["uri"])[-1]
+
+
+def _relay(agent: socket.socket, port: socket.socket) -> None:
+    """Between an agent and the port, but for the agent's hello."""
+    while not agent.recv(1 << 16).endswith(b"\n"):
+        pass
+    threading.Thread(target=_copy, args=(port, agent), daemon=True).start()
+    _copy(agent, port)
+
+
+def _copy(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 16):
+            sink.sendall(data)
 
 
 def _objects(stream: socket.socket) -> Iterator[dict[str, object]]:

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A booted host: from a snapshot where there can be one, from power-on where not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.case import Access, Bench
+from harness.deadline import Deadline
+from harness.errors import HarnessError
+from harness.guest.journal import Journal
+from harness.guest.session import Session
+from harness.machine import snapshot
+from harness.machine.arguments import Memory, command_line
+from harness.machine.qemu import Machine
+from harness.machine.snapshot import Snapshot
+from harness.store import Store
+
+BOOT_SECONDS = 30.0
+# Another run may be taking the snapshot that this one waits for.
+SNAPSHOT_SECONDS = 3 * BOOT_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """How a scenario's host comes up, and who is told.
+
+    step: what happens now. remark: why this machine cannot be had from a snapshot. adopt: each machine as
+    soon as there is one, so that it can be looked at however its boot ends; the last is the host's. around:
+    what is to be left before a machine that boots for its host is switched off.
+    """
+
+    bench: Bench
+    journal: Journal
+    step: Callable[[str], None]
+    remark: Callable[[str], None]
+    adopt: Callable[[Machine], None]
+    around: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    @contextmanager
+    def host(self) -> Iterator[Session]:
+        """The first session of a machine that is gone when the block is left.
+
+        Raises BootError where the kernel does not reach its agent.
+        """
+        with ExitStack() as stack:
+            yield self._restored(stack) or self._booted(stack)
+
+    def _booted(self, stack: ExitStack) -> Session:
+        self.step("booting")
+        machine = stack.enter_context(Machine(self.bench))
+        self.adopt(machine)
+        stack.enter_context(self.around())
+        with self.journal.phase("boot"):
+            return self._first_word(machine)
+
+    def _restored(self, stack: ExitStack) -> Session | None:
+        """The session of a machine that went on from its snapshot; None where there is none to be had."""
+        bench, store = self.bench, self.bench.snapshots
+        if store is None or bench.access != Access() or bench.disks:
+            return None  # a shell, a debugger, a network card and further disks are there from the start
+        deadline = self._deadline("a snapshot", SNAPSHOT_SECONDS)
+        ready = snapshot.provide(bench, Store(store), self._take, deadline)
+        trouble = ready.trouble
+        if not trouble:
+            try:
+                with ExitStack() as inner:
+                    session = self._resumed(inner, ready)
+                    stack.push(inner.pop_all())
+                    return session
+            except HarnessError as error:
+                # Whatever it is, booting shows it again if it was not the snapshot's fault.
+                trouble = snapshot.disable(ready, error)
+        self.remark(trouble)
+        return None
+
+    def _resumed(self, stack: ExitStack, ready: Snapshot) -> Session:
+        self.step("starting")
+        machine = stack.enter_context(Machine(self.bench, ready.memory, ready.console()))
+        self.adopt(machine)
+        deadline = self._deadline("the start from a snapshot")
+        with self.journal.phase("boot"):
+            snapshot.load(machine, ready, deadline)
+            return Session.resume(
+                machine,
+                deadline,
+                command_line=command_line(self.bench),
+                time_scale=self.bench.time_scale,
+                journal=self.journal,
+            )
+
+    def _take(self, directory: Path) -> None:
+        """Boot a machine until its agent is ready, and keep it in `directory`."""
+        self.step("booting, for a snapshot")
+        with self.journal.phase("snapshot"), Machine(self.bench, Memory(directory, shared=True)) as machine:
+            self.adopt(machine)
+            self._first_word(machine).call("host.prepare")
+            snapshot.save(machine, directory, self._deadline("saving a snapshot"))
+
+    def _first_word(self, machine: Machine) -> Session:
+        return Session.open(
+            machine,
+            self._deadline("the kernel's first boot"),
+            command_line=command_line(self.bench),
+            time_scale=self.bench.time_scale,
+            journal=self.journal,
+        )
+
+    def _deadline(self, purpose: str, seconds: float = BOOT_SECONDS) -> Deadline:
+        return Deadline.after(seconds, purpose, scale=self.bench.time_scale)

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How a scenario's host comes up: once by booting, then from the snapshot of that boot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.boot import Boot
+from harness.case import Accelerator, AcceleratorChoice, Bench
+from harness.guest.journal import Journal
+from harness.guest.session import Identity
+from harness.machine import snapshot
+from harness.machine.qemu import Machine
+from harness.store import Store
+
+
+class Host:
+    """Brings up hosts of one bench, and keeps what was told meanwhile."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.journal = Journal()
+        self.steps: list[str] = []
+        self.remarks: list[str] = []
+        self.machines: list[Machine] = []
+
+    def up(self) -> Identity:
+        boot = Boot(self.bench, self.journal, self.steps.append, self.remarks.append, self.machines.append)
+        with boot.host() as session:
+            assert session.call("host.hello")["boot_id"] == session.identity.boot_id
+            return session.identity
+
+
+@pytest.fixture
+def bench(paper_bench: Bench, tmp_path: Path, standin: Callable[..., None]) -> Bench:
+    return replace(paper_bench, snapshots=tmp_path / "store")
+
+
+@pytest.fixture
+def host(bench: Bench) -> Host:
+    return Host(bench)
+
+
+def test_second_host_starts_where_the_first_one_was_taken(host: Host) -> None:
+    first, second = host.up(), host.up()
+    assert first.boot_id == second.boot_id
+    assert host.steps == ["booting, for a snapshot", "starting", "starting"]
+    assert [phase.name for phase in host.journal.phases] == ["snapshot", "boot", "boot"]
+    assert host.remarks == []
+
+
+def test_console_has_what_was_said_before_the_snapshot(host: Host, bench: Bench) -> None:
+    host.up()
+    host.up()
+    restored = host.machines[-1]
+    (banner,) = (line for line in restored.console if "Linux version" in line.text)
+    assert banner.at < 0
+    assert "| Linux version" in (bench.directory / "console.log").read_text()
+
+
+def test_host_that_cannot_be_saved_boots_and_says_why(host: Host, standin: Callable[..., None]) -> None:
+    standin("unsaved")
+    assert host.up().boot_id != host.up().boot_id
+    assert host.steps == ["booting, for a snapshot", "booting", "booting"]
+    assert all("QEMU refuses a command" in remark for remark in host.remarks)
+
+
+def test_host_that_does_not_start_from_its_snapshot_boots_and_says_why(
+    host: Host, standin: Callable[..., None]
+) -> None:
+    host.up()
+    standin("unloaded")
+    host.up()
+    (remark,) = host.remarks
+    assert "load of migration failed" in remark
+    # That is remembered, and not tried again.
+    standin()
+    host.up()
+    assert host.steps[-2:] == ["booting", "booting"]
+
+
+def test_snapshots_are_not_used_where_they_are_not_wanted(host: Host, tmp_path: Path) -> None:
+    host.bench = replace(host.bench, snapshots=None)
+    assert host.up().boot_id != host.up().boot_id
+    assert not (tmp_path / "store").exists()
+
+
+def test_kernel_that_does_not_boot_leaves_no_snapshot(
+    host: Host, standin: Callable[..., None], tmp_path: Path
+) -> None:
+    standin("silent", "panic=0.2")
+    with pytest.raises(Exception, match="the kernel panicked"):
+        host.up()
+    assert not [entry for entry in (tmp_path / "store/snapshots").iterdir() if entry.is_dir()]
+    assert "Kernel panic" in host.machines[-1].console[-1].text
+
+
+def test_snapshot_belongs_to_one_machine_and_its_kernels(bench: Bench) -> None:
+    other = replace(bench.kernel, digest="another")
+    benches = [
+        bench,
+        replace(bench, kernel=other),
+        replace(bench, next_kernel=other),
+        replace(bench, image=replace(bench.image, digest="another")),
+        replace(bench, machine=replace(bench.machine, memory=bench.machine.memory * 2)),
+        replace(bench, machine=replace(bench.machine, kernel_parameters=("quiet",))),
+        replace(bench, choice=AcceleratorChoice(Accelerator.KVM, "a test")),
+    ]
+    assert len({snapshot.key(one) for one in benches}) == len(benches)
+    # Neither the place of the traces nor the seed is anything that a guest could see.
+    assert snapshot.key(replace(bench, seed=2, directory=Path("/elsewhere"))) == snapshot.key(bench)
+
+
+def test_snapshots_that_were_not_used_for_longest_go_first(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "KEPT_BYTES", 40 << 10)
+
+    def have(memory: int) -> Path:
+        bench = replace(host.bench, machine=replace(host.bench.machine, memory=memory << 20))
+
+        def take(directory: Path) -> None:
+            (directory / "memory0").write_bytes(bytes(16 << 10))
+
+        deadline = Boot(bench, host.journal, print, print, print)._deadline("a test")
+        return snapshot.provide(bench, Store(tmp_path / "store"), take, deadline).directory
+
+    first, second = have(256), have(512)
+    os.utime(first, (1, 1))
+    os.utime(second, (2, 2))
+    assert have(256) == first  # used again
+    third = have(1024)
+    assert (first.exists(), second.exists(), third.exists()) == (True, False, True)
