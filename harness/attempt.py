@@ -40,6 +40,7 @@ from harness.kernel import build, config, patches, series, source
 from harness.layout import Layout
 from harness.machine import arguments, probe
 from harness.report import directory, files, words
+from harness.scenarios import rules
 from harness.shell.desk import Desk
 from harness.store import Store
 
@@ -84,11 +85,11 @@ def make(
             raise
         except (KeyboardInterrupt, Exception) as error:
             with suppress(InfraError):
-                files.write(case, under_way.cut_off(error))
+                files.write(case, under_way.cut_off(error), rules(layout.contract))
                 error.add_note(f"what there was until then: {words.place(place)}")
             raise
         try:
-            files.write(case, verdict)
+            files.write(case, verdict, rules(layout.contract))
         except InfraError as error:
             return replace(verdict, outcome=Outcome.BROKEN, reason=error.message, hint=error.hint)
         return verdict

@@ -22,6 +22,8 @@ PRINTK = re.compile(r"\[ *(\d+\.\d+)\]")
 RUNS = ("vcpu.run", "vcpu.start", "vcpu.resume")
 # What a line needs from the kernel to the host's clock on a machine that is not busy.
 LINE_SECONDS = 0.002
+# From when on a kernel's clock runs evenly (its TSC is calibrated by then).
+STEADY_SECONDS = 2.0
 # A span of more calls than this is told as one stretch.
 MOST_CALLS = 12
 
@@ -138,13 +140,13 @@ def _said(line: Seen, before: Sequence[Seen]) -> tuple[float, float]:
     """When the kernel said a line, and how far off that can be.
 
     The line of this boot that took the shortest way maps the kernel's clock (CONFIG_PRINTK_TIME); how much
-    longer this line took is the delay to be taken off. That clock stands still early in a boot.
+    longer this line took is the delay to be taken off. That clock is not steady early in a boot.
     """
     first = max((number for number, one in enumerate(before) if BANNER in one.text), default=0)
     stamps = [(one.at, float(found[1])) for one in before[first:] if (found := PRINTK.match(one.text))]
     own = PRINTK.match(line.text)
-    running = [at - stamp for at, stamp in stamps if stamp > 0.0]
-    if not own or not running or float(own[1]) == 0.0:
+    steady = [at - stamp for at, stamp in stamps if stamp >= STEADY_SECONDS]
+    if not own or not steady or float(own[1]) < STEADY_SECONDS:
         return line.at, LINE_SECONDS
-    delay = line.at - float(own[1]) - min(running)
+    delay = line.at - float(own[1]) - min(steady)
     return line.at - delay, max(delay, LINE_SECONDS)

@@ -5,23 +5,31 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from harness.case import Case, Kernel, Verdict
 from harness.errors import InfraError
 from harness.report.directory import point_latest
-from harness.report.document import document
+from harness.report.document import Document, document
+from harness.report.html import page
 from harness.report.junit import junit
 from harness.report.ktap import ktap
 
 
 def result_json(case: Case, verdict: Verdict) -> str:
     """The text of result.json."""
-    return json.dumps(document(case, verdict), indent=2, ensure_ascii=False) + "\n"
+    return _text(document(case, verdict))
 
 
-def write(case: Case, verdict: Verdict) -> None:
-    """result.json, junit.xml, results.ktap and both kernel configurations; then `latest` points here.
+def _text(made: Document) -> str:
+    return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+
+
+def write(case: Case, verdict: Verdict, rules: Mapping[str, str] | None = None) -> None:
+    """result.json, report.html, junit.xml, results.ktap and the configurations; then `latest` points here.
+
+    rules: the contract's, by id, for the report.
 
     Raises InfraError where the disk does not take them.
     """
@@ -29,7 +37,9 @@ def write(case: Case, verdict: Verdict) -> None:
     try:
         _write(directory / "junit.xml", junit(verdict))
         _write(directory / "results.ktap", ktap(verdict))
-        _write(directory / "result.json", result_json(case, verdict))
+        made = document(case, verdict)
+        _write(directory / "result.json", _text(made))
+        _write(directory / "report.html", page(made, rules or {}))
         for kernel, name in ((verdict.kernel, "kernel.config"), (verdict.next_kernel, "next-kernel.config")):
             _copy_config(kernel, verdict, name)
         point_latest(directory)

@@ -33,7 +33,7 @@ JOURNAL: list[Entry] = [
 ]
 LINES = [
     Seen(990.0, "[    0.000000] Linux version 7.3.4"),
-    Seen(991.0, "[    1.000000] a line that took the shortest way"),
+    Seen(992.0, "[    2.000000] a line that took the shortest way"),
     Seen(1002.55, "[   12.500000] kexec_core: Starting new kernel"),
     Seen(1003.0, "early console in extract_kernel"),
     Seen(1003.4, "[    0.000000] Linux version 7.3.4"),

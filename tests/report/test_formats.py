@@ -58,6 +58,7 @@ def test_run_directory_holds_everything_and_is_the_latest(case: Case, verdict: V
     assert (latest / "kernel.config").read_text() == "CONFIG_KVM=y\n"
     assert {path.name for path in latest.iterdir()} == {
         "result.json",
+        "report.html",
         "junit.xml",
         "results.ktap",
         "kernel.config",
