@@ -236,6 +236,7 @@ class Kconfig:
 class Kernel:
     """A built kernel. vmlinux has symbols and boots by PVH; bzimage is what kexec_file_load takes.
 
+    modules: an erofs image with all of them in its root directory, or None where the kernel has none.
     slowness and appetite: the factors for deadlines, and for the machine's memory, that were chosen for a
     kernel without debugging options. abi: the versions of what it hands over ("kho", "luo", "memfd", ...), as
     its headers have them.
@@ -252,6 +253,7 @@ class Kernel:
     appetite: int = 1
     abi: tuple[tuple[str, str], ...] = ()
     ingredients: Ingredients | None = None
+    modules: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import pytest
 from harness.case import Bench, Kernel
 from harness.guest.errors import raises_errno
 from harness.guest.session import Session
-from selftests.vms import NAME, VM, make_guest, preserve, retrieve
+from selftests.vms import MEMORY, NAME, VM, make_guest, preserve, retrieve
 
 OPTION = "CONFIG_LIVEUPDATE_GUEST_MEMFD"
 PRESERVING = pytest.mark.needs("preserve_vm", "preserve_guest_memfd")
@@ -68,21 +68,138 @@ def test_device_is_one_process_s(host: Session) -> None:
     session.preserve(host.kvm.create_vm(), token=30)
 
 
-@PRESERVING
-@pytest.mark.rules("S3")
-def test_module_stays_while_its_file_is_preserved(bench: Bench, host: Session) -> None:
-    """KVM's module cannot be removed between the preserve and the close, with all descriptors closed."""
+@pytest.fixture
+def modular(bench: Bench, host: Session) -> Session:
+    """A host whose KVM is in modules, which are loaded."""
     if option(bench.kernel, "CONFIG_KVM") != "m":
-        pytest.skip("KVM is built into this kernel: use a kernel definition with CONFIG_KVM=m")
-    vm = host.kvm.create_vm()
-    session = host.liveupdate.create_session(NAME)
-    session.preserve(vm, token=VM)
-    vm.close()
-    for name in ("kvm_amd", "kvm_intel", "kvm"):
-        with raises_errno(errno.EBUSY, errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOENT):
-            host.call("host.delete_module", name=name)
-    assert "kvm" in host.files.text("/proc/modules")
+        pytest.skip("KVM is built into this kernel: use --kernel linux-7.3-modules")
+    assert kvm_modules(host)
+    return host
+
+
+def kvm_modules(host: Session) -> list[str]:
+    """The modules of KVM that are loaded, each before those that it needs."""
+    loaded = host.call("modules.loaded")
+    return [name for name in ("kvm_amd", "kvm_intel", "kvm", "irqbypass") if name in loaded]
+
+
+def stay_in_use(host: Session) -> None:
+    """KVM's modules refuse to go."""
+    before = kvm_modules(host)
+    for name in before:
+        with raises_errno(errno.EBUSY, errno.EWOULDBLOCK):
+            host.call("modules.unload", name=name)
+    assert kvm_modules(host) == before
+
+
+def unload(host: Session) -> None:
+    for name in kvm_modules(host):
+        host.call("modules.unload", name=name)
+    assert not kvm_modules(host)
+    with raises_errno(errno.ENOENT, errno.ENODEV, errno.ENXIO):
+        host.kvm.create_vm()
+
+
+@PRESERVING
+@pytest.mark.rules("S3", "F5", "F6")
+@pytest.mark.parametrize("token", [VM, MEMORY], ids=["vm", "memory"])
+def test_module_stays_while_its_file_is_preserved(modular: Session, token: int) -> None:
+    """KVM's modules cannot go between the preserve and the close, and can when all is closed."""
+    guest = make_guest(modular)
+    session = modular.liveupdate.create_session(NAME)
+    session.preserve(guest.vm if token == VM else guest.memory, token=token)
+    for file in (guest.vcpu, guest.memory, guest.vm):
+        file.close()
+    stay_in_use(modular)
     session.close()
+    unload(modular)
+
+
+@PRESERVING
+@pytest.mark.rules("S3", "F5", "R5")
+def test_modules_come_and_go_around_an_update(modular: Session, seed: int) -> None:
+    """A guest goes from modules to modules; they stay while anything of it is there, and go after it."""
+    guest = make_guest(modular)
+    guest.memory.fill(seed=seed)
+    preserve(modular, guest)
+    for file in (guest.vcpu, guest.memory, guest.vm):
+        file.close()
+    stay_in_use(modular)
+
+    host = modular.live_update()
+
+    assert kvm_modules(host)
+    session, guest = retrieve(host)
+    stay_in_use(host)
+    guest.memory.verify(seed=seed)
+    guest.vcpu.verify(guest.memory, seed=seed)
+    session.finish()
+    session.close()
+    guest.vcpu.close()
+    guest.vm.close()
+    stay_in_use(host)  # the memory alone holds them
+    guest.memory.close()
+    unload(host)
+
+    reload_and_use(host, seed)
+    free = host.memory_free()
+    for _ in range(3):
+        reload_and_use(host, seed)
+    host.memory_returned(to=free)
+
+
+def reload_and_use(host: Session, seed: int) -> None:
+    """Load KVM's modules, have a guest preserved and released, and unload them."""
+    host.call("modules.load")
+    guest = make_guest(host)
+    guest.vcpu.fill(guest.memory, seed=seed)
+    preserve(host, guest).close()
+    for file in (guest.vcpu, guest.memory, guest.vm):
+        file.close()
+    unload(host)
+
+
+@PRESERVING
+@pytest.mark.rules("S3", "R5")
+def test_modules_stay_for_what_nobody_retrieved(modular: Session, seed: int) -> None:
+    """An incoming file that is not retrieved holds KVM's modules until FINISH, and nothing does after it."""
+    guest = make_guest(modular)
+    guest.memory.fill(seed=seed)
+    preserve(modular, guest)
+
+    host = modular.live_update()
+
+    session = host.liveupdate.retrieve_session(NAME)
+    stay_in_use(host)
+    session.finish()
+    session.close()
+    unload(host)
+
+
+@PRESERVING
+@pytest.mark.rules("S2", "S3", "R7")
+def test_module_that_comes_too_late(modular: Session, seed: int) -> None:
+    """A device that was opened before KVM was loaded refuses for that whole boot; KVM works."""
+    guest = make_guest(modular)
+    guest.memory.fill(seed=seed)
+    preserve(modular, guest)
+
+    modular.kexec.load(command_line=f"{modular.command_line} luh.modules=late")
+    host = modular.kexec.reboot()
+
+    assert not kvm_modules(host)
+    with raises_errno(errno.EIO):
+        host.liveupdate.open()
+    assert any("kvm-vm" in line or "kvm-gmem" in line for line in host.kernel_log())
+    host.call("modules.load")
+    with raises_errno(errno.EIO):
+        host.liveupdate.open()
+    guest = make_guest(host)
+    guest.vcpu.fill(guest.memory, seed=seed)
+    guest.memory.verify(seed=seed)
+    for file in (guest.vcpu, guest.memory, guest.vm):
+        file.close()
+    unload(host)
 
 
 @PRESERVING

@@ -50,6 +50,7 @@ MODULES = (
     "liveupdate",
     "measure",
     "memory",
+    "modules",
     "placement",
     "probe",
     "process",
@@ -151,6 +152,7 @@ def by_hand() -> None:
 def main(arguments: list[str]) -> int:
     match arguments:
         case ["--port", name]:
+            _load_modules()
             port = _open_port(name)
             serve(port, port, stays=True)
         case ["--stream", descriptor]:
@@ -174,6 +176,16 @@ def _probe() -> int:
     result = probe.run_vcpu()
     print(dumps(result))
     return 0 if result["ok"] else 1
+
+
+def _load_modules() -> None:
+    """What they are needed for will say that it is not there; here it would say nothing."""
+    from . import modules
+
+    try:
+        modules.load_at_start()
+    except OSError as error:
+        print(f"luh-agent: cannot load the modules: {error}", file=sys.stderr)
 
 
 def _open_port(name: str) -> int:

@@ -106,7 +106,6 @@ def mount_debugfs() -> None:
 
 def mount_disk(serial: str, place: str) -> None:
     """Mount the erofs on the disk with that serial, at a directory that is made for it."""
-    from .kexec import disk
     from .libc import syscall
 
     os.makedirs(place, exist_ok=True)
@@ -167,10 +166,16 @@ def kernel_log() -> list[str]:
         os.close(log)
 
 
-def delete_module(name: str) -> None:
-    from .libc import syscall
-
-    syscall("delete_module", name.encode() + b"\0", os.O_NONBLOCK)
+def disk(serial: str) -> str:
+    """The device of the disk that has this serial; FileNotFoundError where none has."""
+    for name in os.listdir("/sys/block"):
+        try:
+            with open(f"/sys/block/{name}/serial") as file:
+                if file.read().strip() == serial:
+                    return f"/dev/{name}"
+        except FileNotFoundError:
+            continue
+    raise FileNotFoundError(2, f"no disk has the serial {serial}")
 
 
 def resize_terminal(rows: int, columns: int) -> None:
@@ -213,7 +218,6 @@ OPERATIONS: dict[str, Callable[..., object]] = {
     "memory": memory,
     "settle": settle,
     "kernel_log": kernel_log,
-    "delete_module": delete_module,
     "clock": clock,
     "resize_terminal": resize_terminal,
 }

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import time
 
+from .host import disk
 from .libc import syscall
 
 TYPE_CHECKING = False
@@ -49,18 +50,6 @@ def loaded() -> bool:
 def reboot(command: str = "kexec") -> None:
     """Go. Returns, with the errno, only when the kernel refuses; everything is as before then."""
     syscall("reboot", *MAGIC, COMMANDS[command], None)
-
-
-def disk(serial: str) -> str:
-    """The device of the disk with that serial."""
-    for name in os.listdir("/sys/block"):
-        try:
-            with open(f"/sys/block/{name}/serial") as file:
-                if file.read().strip() == serial:
-                    return f"/dev/{name}"
-        except FileNotFoundError:
-            continue
-    raise FileNotFoundError(2, f"no disk has the serial {serial}")
 
 
 def _regular_file(path: str) -> int:

@@ -22,6 +22,7 @@ NUMBERS = {
     "get_mempolicy": 239,
     "fallocate": 285,
     "epoll_create1": 291,
+    "finit_module": 313,
     "kexec_file_load": 320,
     "pidfd_getfd": 438,
     "process_madvise": 440,

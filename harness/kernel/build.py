@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The fourth stage: vmlinux and bzImage, with make, out of tree, and published in the store.
+"""The fourth stage: vmlinux, bzImage and modules, with make, out of tree, and published in the store.
 
 The output directory belongs to a tree's path and a definition's name and stays, so that the next build
 compiles only what changed; the finished kernel is keyed by everything that went into it.
@@ -33,6 +33,9 @@ PARTS = {
     "kernel.release": "include/config/kernel.release",
     "config": ".config",
 }
+# Where make lists the modules, as the objects that they were linked from, and what becomes of them.
+MODULES_ORDER, MODULES_DISK = "modules.order", "modules.erofs"
+UUID = "6c756800-0000-4000-8000-000000000002"
 # By how much an option makes a kernel slower, roughly; together they multiply. KASAN and kmemleak are on each
 # allocation, lockdep on each lock.
 SLOWNESS = {"KASAN": 2.5, "PROVE_LOCKING": 1.5, "DEBUG_KMEMLEAK": 1.5, "KCSAN": 5.0}
@@ -130,6 +133,7 @@ def _options_that_differ(here: Path, then: Path) -> str:
 def _kernel(name: str, entry: Path, subjects: tuple[str, ...], versions: Abi, made_of: Ingredients) -> Kernel:
     """The kernel of an entry of the store."""
     options = configuration.values(entry / "config")
+    modules = entry / MODULES_DISK
     return Kernel(
         name=name,
         digest=entry.name,
@@ -142,6 +146,7 @@ def _kernel(name: str, entry: Path, subjects: tuple[str, ...], versions: Abi, ma
         appetite=appetite(options),
         abi=versions,
         ingredients=made_of,
+        modules=modules if modules.exists() else None,
     )
 
 
@@ -170,6 +175,8 @@ def _make(
 ) -> None:
     """Build in the workspace and copy the result to draft."""
     work = store.workspace("build", digest(str(tree.path), name))
+    modular = "m" in configuration.values(config.path).values()
+    targets = ("vmlinux", "bzImage", *(("modules",) if modular else ()))
     output, log = work / "output", work / "build.log"
     waits = waiting(progress, "build", "builds in the same tree")
     with locked(work / "lock", deadline, waits=waits), trees.still(tree, deadline):
@@ -178,9 +185,7 @@ def _make(
         _update_file(config.path, output / ".config")
         with _counted(work / "objects.json", output, config, progress) as meter:
             done = command.run(
-                toolchain.make(
-                    tree.path, output, f"-j{toolchain.jobs()}", "--output-sync=target", "vmlinux", "bzImage"
-                ),
+                toolchain.make(tree.path, output, f"-j{toolchain.jobs()}", "--output-sync=target", *targets),
                 env=toolchain.ENVIRONMENT,
                 deadline=deadline,
                 log=log,
@@ -191,6 +196,8 @@ def _make(
                 raise failure(done.output, tree.path, log)
         for part, place in PARTS.items():
             shutil.copy(output / place, draft / part)
+        if modular:
+            _collect_modules(output, draft, deadline)
         shutil.copy(log, draft / "build.log")
     meta = {
         "name": name,
@@ -203,6 +210,17 @@ def _make(
         "seconds": round(done.seconds, 1),
     }
     (draft / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+
+
+def _collect_modules(output: Path, draft: Path, deadline: Deadline) -> None:
+    """A disk for the agent, which loads them in the order of what they need (agent/modules.py)."""
+    root = draft / "modules"
+    root.mkdir()
+    for name in (output / MODULES_ORDER).read_text(encoding="utf-8").split():
+        shutil.copy((output / name).with_suffix(".ko"), root)
+    flags = ["-x-1", "-T0", f"-U{UUID}", "--all-root", "--quiet"]  # the same modules, the same bytes
+    command.run(["mkfs.erofs", *flags, draft / MODULES_DISK, root], deadline=deadline)
+    shutil.rmtree(root)
 
 
 def _update_file(source: Path, target: Path) -> None:

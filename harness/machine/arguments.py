@@ -18,6 +18,7 @@ NEXT_KERNEL_DISK = "next-kernel"
 KEYS_DISK = "keys"
 # In QEMU's user network (-netdev user), where 10.0.2.2 is the machine that QEMU runs on.
 GUEST_ADDRESS = "10.0.2.15"
+MODULES_DISK, NEXT_MODULES_DISK = "modules", "next-modules"
 
 # q35 boots and kexecs a third faster than pc under TCG (1.2 s against 1.8 s, and 1.4 s against 2.1 s); its
 # controllers that nothing uses are left out, because each costs the kernel a probe.
@@ -73,6 +74,8 @@ def command(program: str, bench: Bench, wires: Wires, memory: Memory | None = No
         *_disk(ROOT_DISK, bench.image.path),
         *_disk(NEXT_KERNEL_DISK, bench.next_kernel.bzimage),
         *(word for disk in bench.disks for word in _disk(disk.name, disk.path)),
+        *_disk(MODULES_DISK, bench.kernel.modules),
+        *_disk(NEXT_MODULES_DISK, bench.next_kernel.modules),
         *_socket("qmp", wires.qmp),
         *("-mon", "chardev=qmp,mode=control"),
         *_socket("console", wires.console),
@@ -183,8 +186,10 @@ def _backend(node: int, amount: int, files: Memory | None) -> str:
     return f"memory-backend-file,id={name},size={amount}M,mem-path={path},share={share}"
 
 
-def _disk(name: str, path: Path) -> tuple[str, ...]:
-    """A read-only disk; its serial is its name (/sys/block/vd?/serial)."""
+def _disk(name: str, path: Path | None) -> tuple[str, ...]:
+    """A read-only disk, if there is something for it; its serial is its name (/sys/block/vd?/serial)."""
+    if path is None:
+        return ()
     return (
         *("-drive", f"if=none,id={name},format=raw,readonly=on,file={_escaped(path)}"),
         *("-device", f"virtio-blk-pci,drive={name},serial={name}"),

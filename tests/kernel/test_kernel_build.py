@@ -25,9 +25,9 @@ Build = Callable[..., Kernel]
 def make(checkout: Callable[[], SourceTree], store: Store, tmp_path: Path) -> Build:
     """All four stages on the user's tree as it is now."""
     fragment = tmp_path / "base.config"
-    fragment.write_text("CONFIG_EXPERT=y\n")
 
-    def run(progress: Progress = silent) -> Kernel:
+    def run(progress: Progress = silent, options: str = "CONFIG_EXPERT=y\n") -> Kernel:
+        fragment.write_text(options)
         tree = series.apply(checkout(), (), store, progress)
         resolved = config.resolve(tree, (fragment,), store, progress)
         return build.build("mine", tree, resolved, store, progress)
@@ -54,6 +54,17 @@ def test_a_kernel_has_all_its_parts(make: Build) -> None:
     assert "start_kernel" in (entry / "System.map").read_text()
     assert "CC      init/main.o" in (entry / "build.log").read_text()
     assert json.loads((entry / "meta.json").read_text())["objects"] == 4
+
+
+def test_a_kernel_has_a_disk_of_its_modules(make: Build) -> None:
+    assert make().modules is None
+    disk = make(options="CONFIG_EXPERT=y\nCONFIG_VIRTUALIZATION=y\nCONFIG_KVM=m\n").modules
+    assert disk is not None
+    shown = command.run(
+        ["dump.erofs", "--path=/kvm.ko", disk], deadline=Deadline.after(30, "looking into the disk")
+    )
+    assert "/kvm.ko" in shown.output
+    assert [path.name for path in disk.parent.iterdir() if path.is_dir()] == []
 
 
 def test_a_kernel_that_checks_itself_gets_more_time_and_memory() -> None:

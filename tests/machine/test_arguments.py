@@ -33,6 +33,17 @@ def test_the_first_kernel_is_booted_and_the_next_is_a_disk(bench: Bench) -> None
     assert "virtio-blk-pci,drive=next-kernel,serial=next-kernel" in devices
 
 
+def test_modules_of_both_kernels_are_disks_of_their_own(bench: Bench) -> None:
+    old, new = (
+        replace(kernel, modules=Path(f"/{kernel.name}/m")) for kernel in (bench.kernel, bench.next_kernel)
+    )
+    disks = values(replace(bench, kernel=old, next_kernel=new), "-drive")
+    assert disks[2:] == [
+        "if=none,id=modules,format=raw,readonly=on,file=/from/m",
+        "if=none,id=next-modules,format=raw,readonly=on,file=/to/m",
+    ]
+
+
 def test_the_wires_become_sockets_that_are_inherited(bench: Bench) -> None:
     assert values(bench, "-chardev") == [
         "socket,id=qmp,fd=7",
