@@ -20,7 +20,20 @@ from harness.guest.errors import RemoteError, raises_errno
 from harness.guest.faults import Attempt, Faults
 from harness.guest.resources import File, GuestMemfd, LiveUpdateSession, Vm
 from harness.guest.session import Session
-from selftests.vms import MEMORY, NAME, PAGE, VM, Guest, make_guest, preserve, preserve_files, start_guest
+from selftests.vms import (
+    CGROUPS,
+    GROUP,
+    MEMORY,
+    NAME,
+    PAGE,
+    VM,
+    Guest,
+    confined,
+    make_guest,
+    preserve,
+    preserve_files,
+    start_guest,
+)
 
 pytestmark = pytest.mark.needs("preserve_vm", "preserve_guest_memfd", "fault_injection")
 
@@ -394,6 +407,42 @@ def test_failing_fault_loses_no_page(host: Session, seed: int) -> None:
 
 @pytest.mark.rules("R9", "R4", "H2")
 @pytest.mark.lane("long")
+@pytest.mark.parametrize("by", ["run", "pre_fault"])
+def test_failing_fault_of_the_guest_loses_no_page(host: Session, seed: int, by: str) -> None:
+    """KVM_RUN and KVM_PRE_FAULT_MEMORY that find no memory for a restored page say so, and then work."""
+    held = Held(host, seed)
+    guest = start_guest(held.vm, held.memory)
+    places = (LARGE - number * NODE for number in count(1))
+
+    def attempt(nth: int) -> Attempt:
+        at = next(places)
+        if by == "run":
+            registers = {"rdi": at, "rsi": 1}
+            attempted = held.faults.call(
+                nth, "vcpu.run_here", vcpu=guest.vcpu, payload="touch", registers=registers
+            )
+            failed = attempted.result["errno"]
+        else:
+            attempted = held.faults.call(nth, "vcpu.pre_fault", vcpu=guest.vcpu, gpa=at, size=PAGE)
+            failed = attempted.errno
+        assert failed in ((0, errno.ENOMEM, errno.EFAULT) if attempted.hit else (0,))
+        if failed:
+            again = guest.vcpu.touch(held.memory, at)
+            assert (again.errno, again.reason) == (0, "hlt")
+        return attempted
+
+    points = until_none_is_hit(attempt)
+    held.host.measure("faults_injected", points)
+    assert points > 0
+    held.let_go()
+    guest.vcpu.verify(held.memory, seed=seed)
+    assert held.memory.allocated() == [(0, LARGE // PAGE)]
+    guest.vcpu.close()
+    held.end()
+
+
+@pytest.mark.rules("R9", "R4", "H2")
+@pytest.mark.lane("long")
 def test_failing_punch_loses_no_page(host: Session, seed: int) -> None:
     """A punch among pages that are still to come fails whole or works whole."""
     held = Held(host, seed)
@@ -454,3 +503,54 @@ def test_closing_frees_what_has_not_come(host: Session, seed: int) -> None:
     """Memory whose pages never could come in is freed with its last descriptor."""
     held = Held(host, seed)
     held.end()
+
+
+# ---- charges -----------------------------------------------------------------------------------
+
+LIMIT = 8 * MiB
+
+
+def charges_refused(host: Session) -> int:
+    """How often the control group that retrieved was full, and nobody in it was there to be killed."""
+    lines = host.files.text(f"{GROUP}/memory.events").splitlines()
+    return {name: int(value) for name, value in map(str.split, lines)}["max"]
+
+
+@pytest.mark.rules("R9", "R8", "R4", "P7", "H2")
+@pytest.mark.lane("long")
+def test_failing_charge_loses_no_page(host: Session, seed: int) -> None:
+    """Who touches or preserves a page that its control group has no room for is told so; the page waits."""
+    guest = make_guest(host, LARGE)
+    guest.memory.fill(seed=seed)
+    preserve(host, guest)
+    host = host.live_update()
+    child = confined(host, LIMIT)
+    session = child.liveupdate.retrieve_session(NAME)
+    vm, memory = session.retrieve_vm(VM), session.retrieve_guest_memfd(MEMORY)
+    # The process leaves before it needs memory of its own; what it retrieved stays charged to the group.
+    host.files.put_text(f"{CGROUPS}/cgroup.procs", str(child.identity.agent_pid))
+    guest = start_guest(vm, memory)
+    deadline = host.deadline(PATIENCE, "the worker fills the control group")
+    while not charges_refused(host):
+        deadline.check()
+
+    last = LARGE - PAGE
+    with raises_errno(errno.EFAULT):
+        memory.touch(last)
+    assert guest.vcpu.touch(memory, last).errno in (errno.ENOMEM, errno.EFAULT)
+    with raises_errno(errno.ENOMEM, errno.EFAULT):
+        guest.vcpu.pre_fault(last, PAGE)
+    session.finish()
+    following = child.liveupdate.create_session("next")
+    with raises_errno(errno.ENOMEM):
+        following.preserve(memory, token=MEMORY)
+    memory.punch_hole(0, PAGE)
+    memory.verify_zero(length=PAGE)
+    assert to_come(child, memory) > 0
+
+    host.measure("faults_injected", charges_refused(host))
+    host.files.put_text(f"{GROUP}/memory.max", "max")
+    memory.settled([(0, LARGE // PAGE)])
+    guest.vcpu.verify(memory, seed=seed, offset=PAGE)
+    following.preserve(vm, token=VM)
+    following.preserve(memory, token=MEMORY)

@@ -13,10 +13,23 @@ import time
 import pytest
 
 from harness.case import MiB
-from harness.guest.child import Child, take
+from harness.guest.child import take
 from harness.guest.errors import ProcessEnded, RemoteError, raises_errno
 from harness.guest.session import Session
-from selftests.vms import MEMORY, NAME, PAGE, VM, Guest, make_guest, preserve, retrieve, start_guest
+from selftests.vms import (
+    CGROUPS,
+    GROUP,
+    MEMORY,
+    NAME,
+    PAGE,
+    VM,
+    Guest,
+    confined,
+    make_guest,
+    preserve,
+    retrieve,
+    start_guest,
+)
 
 pytestmark = pytest.mark.needs("preserve_vm", "preserve_guest_memfd")
 
@@ -24,8 +37,6 @@ SIZE = 32 * MiB
 LIMIT = 8 * MiB
 # After which pages that nobody touched have come in, if they can.
 WORKER_SECONDS = 2.0
-CGROUPS = "/sys/fs/cgroup"
-GROUP = f"{CGROUPS}/vmm"
 
 
 def updated(host: Session, seed: int, size: int = SIZE) -> tuple[Session, int]:
@@ -112,20 +123,6 @@ def test_memory_goes_while_it_still_comes(host: Session, seed: int, touched: int
     for file in (memory, session):
         file.close()
     host.memory_returned(free + SIZE)
-
-
-def confined(host: Session, limit: int) -> Child:
-    """An agent in a memory control group of its own."""
-    try:
-        host.files.put_text(f"{CGROUPS}/cgroup.subtree_control", "+memory")
-        host.files.mkdir(GROUP)
-    except RemoteError:
-        pytest.skip("this kernel has no memory control groups")
-    host.liveupdate.close()
-    child = host.spawn()
-    host.files.put_text(f"{GROUP}/cgroup.procs", str(child.identity.agent_pid))
-    host.files.put_text(f"{GROUP}/memory.max", str(limit))
-    return child
 
 
 @pytest.mark.rules("R9", "R5")

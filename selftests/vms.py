@@ -5,7 +5,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
+
 from harness.case import MiB
+from harness.guest.child import Child
+from harness.guest.errors import RemoteError
 from harness.guest.resources import File, GuestMemfd, LiveUpdateSession, Vcpu, Vm
 from harness.guest.session import Session
 
@@ -13,6 +17,8 @@ PAGE = 4096
 SIZE = 4 * MiB
 VM, MEMORY = 1, 2
 NAME = "vm0"
+CGROUPS = "/sys/fs/cgroup"
+GROUP = f"{CGROUPS}/vmm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +59,17 @@ def retrieve(host: Session, name: str = NAME) -> tuple[LiveUpdateSession, Guest]
     """The incoming session and the guest that `preserve` put into it, started."""
     session = host.liveupdate.retrieve_session(name)
     return session, start_guest(session.retrieve_vm(VM), session.retrieve_guest_memfd(MEMORY))
+
+
+def confined(host: Session, limit: int) -> Child:
+    """An agent in a memory control group of its own."""
+    try:
+        host.files.put_text(f"{CGROUPS}/cgroup.subtree_control", "+memory")
+        host.files.mkdir(GROUP)
+    except RemoteError:
+        pytest.skip("this kernel has no memory control groups")
+    host.liveupdate.close()
+    child = host.spawn()
+    host.files.put_text(f"{GROUP}/cgroup.procs", str(child.identity.agent_pid))
+    host.files.put_text(f"{GROUP}/memory.max", str(limit))
+    return child
