@@ -265,7 +265,7 @@ class _Attempt:
         """The verdict where something else than a stage's own error ends the attempt."""
         reason = f"a mistake of the harness itself: {type(error).__name__}: {error}"
         if isinstance(error, KeyboardInterrupt):
-            reason = f"interrupted by {error or 'Ctrl-C'}"
+            reason = f"interrupted by {str(error) or 'Ctrl-C'}"
             if self.running:
                 reason += f" in {', '.join(map(words.scenario, self.running))}"
         ended = f"{len(self.results)} of {words.count(len(self.expected), 'scenario')} had ended"

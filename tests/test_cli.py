@@ -276,6 +276,63 @@ def test_interruption_leaves_nothing_behind(
         assert str(luh.runs) not in text
 
 
+# ---- luh repro --------------------------------------------------------------------------------
+
+FLAKY = "def test_a(host): pass\ndef test_b(host): raise KernelError('it is wrong')\n"
+
+
+def test_run_is_repeated_with_the_same_kernel_although_all_has_changed(
+    run: Callable[..., Said], luh: Luh, write_scenario: Callable[[str], Path]
+) -> None:
+    run(FLAKY, "--seed", "9", "--memory", "512M")
+    first = json.loads((luh.runs / "latest" / "result.json").read_text())
+    write_scenario("def test_a(host): pass\n")
+    said = luh("repro", "latest", "--failed")
+    assert said.status == 1
+    again = json.loads((luh.runs / "latest" / "result.json").read_text())
+    assert again["directory"] != first["directory"]
+    assert [one["name"] for one in again["scenarios"]] == ["test_own.py::test_b"]
+    assert again["kernel"] == first["kernel"]
+    assert (again["case"]["seed"], again["case"]["machine"]) == (9, first["case"]["machine"])
+    assert "the very kernel that was recorded" in said.out
+    assert "FAIL, for the same reason" in said.out
+
+
+def test_packed_run_is_repeated_elsewhere_once_its_scenarios_are_trusted(
+    run: Callable[..., Said], luh: Luh, tmp_path: Path
+) -> None:
+    run(PASSING)
+    tarball = tmp_path / "x.tar.xz"
+    packed = luh("repro", "latest", "--pack", "-o", tarball)
+    assert packed.status == 0
+    assert packed.out.startswith("Subject: [test] 1 scenarios passed (")
+    elsewhere = tmp_path / "elsewhere"
+    refused = luh("repro", tarball, "--runs", elsewhere)
+    assert refused.status == 2
+    assert "scenarios of its own: test_own.py" in refused.err
+    said = luh("repro", tarball, "--runs", elsewhere, "--trust")
+    assert said.status == 0, said.err
+    assert json.loads((elsewhere / "latest" / "result.json").read_text())["outcome"] == "PASS"
+
+
+def test_kernel_that_cannot_be_the_same_is_refused_with_what_differs(
+    run: Callable[..., Said], luh: Luh
+) -> None:
+    run(PASSING)
+    file = luh.runs / "latest" / "result.json"
+    result = json.loads(file.read_text())
+    for kernel in (result["kernel"], result["next_kernel"]):
+        kernel["digest"] = "0" * 20
+        kernel["ingredients"]["toolchain"] = "gcc 1.0\nGNU ld 1.0"
+    file.write_text(json.dumps(result))
+    name = file.parent.resolve().name
+    said = luh("repro", name)
+    assert said.status == 3
+    assert "not the kernel that was recorded: the toolchain: gcc" in said.out
+    assert "here, gcc 1.0 then" in said.out
+    assert luh("repro", name, "--anyway").status == 0
+
+
 def test_reader_that_has_enough_is_no_error(luh: Luh) -> None:
     done = command.run(
         ["sh", "-c", f"{' '.join(luh.argv)} list | head -1"],

@@ -30,6 +30,7 @@ STAGE_NEEDS = {
 COMPOSERS = {"attempt", "boot", "plugin", "upstream", "diagnosis", "shell"}
 # A bisection reads repositories and the versions in them; it knows no other part of a stage.
 CATALOGUES = {
+    "repro": {"report"},
     "commands": {"kernel.definition", "image.recipe", "kselftest.tests", "report"},
     "bisect": {"kernel.git", "kernel.abi"},
 }
