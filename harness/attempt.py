@@ -221,7 +221,9 @@ def build_trees(
     with timeline.phase("build") as progress:
         return _each(
             trees,
-            lambda one: build.build(one.name, trees[one], configs[one], store, progress, one.pin),
+            lambda one: build.build(
+                one.name, trees[one], configs[one], store, progress, one.pin, watched=one.watched
+            ),
         )
 
 

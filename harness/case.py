@@ -110,6 +110,7 @@ class KernelDefinition:
     config: a whole .config that takes tinyconfig's place; what the tree does not know of it is left out and
     what it lacks gets its default, as olddefconfig does.
     pin: the kernel that has to come of it, where that is known.
+    watched: source files of which W=1's warnings are wanted.
     """
 
     name: str
@@ -119,6 +120,7 @@ class KernelDefinition:
     upto: int | None = None
     config: Path | None = None
     pin: Pin | None = None
+    watched: tuple[str, ...] = ()
 
 
 class Accelerator(StrEnum):
@@ -230,6 +232,15 @@ class Kconfig:
 
     path: Path
     digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class CompilerWarning:
+    """A warning in a file of the tree; line is 0 where it is about an object as a whole."""
+
+    file: str
+    line: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,24 @@ from types import FrameType
 
 from harness import __version__
 from harness.case import Outcome
-from harness.commands import bench, build, doctor, kselftest, listing, repro, rules, run, shell, test
+from harness.commands import (
+    bench,
+    build,
+    check_series,
+    doctor,
+    kselftest,
+    listing,
+    repro,
+    rules,
+    run,
+    shell,
+    test,
+)
 from harness.errors import HarnessError, KernelError, UsageError
 from harness.options import BROKEN, STATUS, USAGE, Parser, say
 
 # In the order of `luh --help`.
-COMMANDS = (run, repro, shell, kselftest, build, listing, bench, rules, doctor, test)
+COMMANDS = (run, repro, shell, check_series, kselftest, build, listing, bench, rules, doctor, test)
 INTERRUPTED, TERMINATED = 130, 143
 
 

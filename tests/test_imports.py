@@ -24,10 +24,10 @@ STAGE_NEEDS = {
     "machine": {"agent.wire"},
     "kselftest": {"guest.program"},
 }
-# attempt, boot and plugin compose the stages, and so does what runs the kernel's own tests, and what a person
-# works with; diagnosis composes a machine's end with its kernels' sources; the command
-# line only names what is in their catalogues.
-COMPOSERS = {"attempt", "boot", "plugin", "upstream", "diagnosis", "shell"}
+# attempt, boot and plugin compose the stages, and so does what runs the kernel's own tests, what a person
+# works with, and what tries patches (workshop); diagnosis composes a machine's end with its kernels' sources;
+# the command line only names what is in their catalogues.
+COMPOSERS = {"attempt", "boot", "plugin", "upstream", "diagnosis", "shell", "workshop"}
 # A bisection reads repositories and the versions in them; it knows no other part of a stage.
 CATALOGUES = {
     "repro": {"report"},

@@ -23,16 +23,7 @@ FORMS = (
 
 def add(parser: argparse.ArgumentParser) -> None:
     """--kernel, --tree and --series."""
-    group = parser.add_argument_group("kernel")
-    group.add_argument(
-        "--kernel",
-        metavar="NAME",
-        default=DEFAULT_KERNEL,
-        help=f"a definition of kernel-configs/, or a YAML file of your own ({DEFAULT_KERNEL})",
-    )
-    group.add_argument(
-        "--tree", metavar="DIR", type=Path, help="build this kernel tree; it is not written to"
-    )
+    group = add_tree(parser)
     group.add_argument(
         "--series",
         metavar="SERIES",
@@ -43,6 +34,21 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_tree(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """--kernel and --tree; returns the group of options that they are in."""
+    group = parser.add_argument_group("kernel")
+    group.add_argument(
+        "--kernel",
+        metavar="NAME",
+        default=DEFAULT_KERNEL,
+        help=f"a definition of kernel-configs/, or a YAML file of your own ({DEFAULT_KERNEL})",
+    )
+    group.add_argument(
+        "--tree", metavar="DIR", type=Path, help="build this kernel tree; it is not written to"
+    )
+    return group
+
+
 def chosen(options: argparse.Namespace) -> KernelDefinition:
     """The kernel that the options describe."""
     defined = load(options.kernel)
@@ -51,6 +57,24 @@ def chosen(options: argparse.Namespace) -> KernelDefinition:
     if tree is None:
         return replace(defined, series=series if options.series else defined.series)
     return replace(defined, name=tree.name, sources=(Source(Provider.TREE, str(tree)),), series=series)
+
+
+def to_check(options: argparse.Namespace) -> KernelDefinition:
+    """The kernel whose series is to be checked; commits are checked on the one that they start from."""
+    from harness.kernel import definition
+
+    words = [options.series] if options.series else []
+    defined = chosen(argparse.Namespace(kernel=options.kernel, tree=options.tree, series=words))
+    if not words and options.tree:
+        raise UsageError("which series?", hint=f"name {FORMS}")
+    if (
+        len(defined.series) == 1
+        and defined.series[0].medium is Medium.RANGE
+        and options.kernel == DEFAULT_KERNEL
+    ):
+        below = definition.below(defined.series[0])
+        return replace(defined, name=Path(defined.series[0].location).name, sources=(below,))
+    return defined
 
 
 def load(name: str) -> KernelDefinition:

@@ -17,10 +17,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness import command
-from harness.case import Ingredients, Kconfig, Kernel, PatchedTree, Pin, Progress, Update, waiting
+from harness.case import (
+    CompilerWarning,
+    Ingredients,
+    Kconfig,
+    Kernel,
+    PatchedTree,
+    Pin,
+    Progress,
+    Update,
+    waiting,
+)
 from harness.deadline import Deadline
 from harness.errors import BuildError, HarnessError, InfraError
-from harness.kernel import abi, toolchain, trees
+from harness.kernel import abi, toolchain, trees, warnings
 from harness.kernel import config as configuration
 from harness.store import Store, digest, locked
 
@@ -55,6 +65,7 @@ MOST_OPTIONS = 8
 # What a kernel hands over, and in which version: Kernel.abi
 Abi = tuple[tuple[str, str], ...]
 CONTEXT_BEFORE, CONTEXT_AFTER = 2, 12
+WARNINGS = "warnings.json"
 
 
 def build(
@@ -64,13 +75,17 @@ def build(
     store: Store,
     progress: Progress,
     pin: Pin | None = None,
+    *,
+    watched: tuple[str, ...] = (),
 ) -> Kernel:
     """The kernel of that tree and configuration; built only where the store does not have it.
 
+    watched: source files that are compiled with W=1 as well, to say what is warned of (see `warned`).
     pin: the kernel that it has to be, which is found out before it is built. Raises BuildError with the
     first error's file and line, whose log is kept beside the output; InfraError where it is not the pin's.
     """
-    made_of = Ingredients(tree.version, tree.origin, tree.digest, config.digest, toolchain.identity())
+    tools = "\n".join((toolchain.identity(), *watched))
+    made_of = Ingredients(tree.version, tree.origin, tree.digest, config.digest, tools)
     key = digest(made_of.tree, made_of.config, made_of.toolchain)
     if pin and pin.digest != key:
         differs = differences(pin, made_of, config)
@@ -86,7 +101,7 @@ def build(
     entry = store.produce(
         "kernel",
         key,
-        lambda draft: _make(name, tree, config, store, draft, deadline, progress),
+        lambda draft: _make(name, tree, config, watched, store, draft, deadline, progress),
         deadline=deadline,
         waits=waiting(progress, "build", "builds this kernel"),
     )
@@ -94,6 +109,12 @@ def build(
     text = f"Linux {kernel.release}" + (", built before" if known else "")
     progress(Update("build", text, done=1.0, finished=True))
     return kernel
+
+
+def warned(kernel: Kernel) -> tuple[CompilerWarning, ...]:
+    """What W=1 warns of in the files that were watched when the kernel was built."""
+    record = kernel.vmlinux.parent / WARNINGS
+    return warnings.read(record) if record.exists() else ()
 
 
 def pinned(name: str, pin: Pin, store: Store) -> Kernel | None:
@@ -168,6 +189,7 @@ def _make(
     name: str,
     tree: PatchedTree,
     config: Kconfig,
+    watched: tuple[str, ...],
     store: Store,
     draft: Path,
     deadline: Deadline,
@@ -199,6 +221,8 @@ def _make(
         if modular:
             _collect_modules(output, draft, deadline)
         shutil.copy(log, draft / "build.log")
+        if watched:
+            _watch(tree.path, output, watched, draft / WARNINGS, deadline, progress)
     meta = {
         "name": name,
         "version": tree.version,
@@ -221,6 +245,30 @@ def _collect_modules(output: Path, draft: Path, deadline: Deadline) -> None:
     flags = ["-x-1", "-T0", f"-U{UUID}", "--all-root", "--quiet"]  # the same modules, the same bytes
     command.run(["mkfs.erofs", *flags, draft / MODULES_DISK, root], deadline=deadline)
     shutil.rmtree(root)
+
+
+def _watch(
+    tree: Path,
+    output: Path,
+    watched: tuple[str, ...],
+    record: Path,
+    deadline: Deadline,
+    progress: Progress,
+) -> None:
+    """Compile the objects of the watched files once more, with W=1; the next build puts that right again.
+
+    All objects with W=1 would be a build of its own, in which no compiler cache helps.
+    """
+    objects = warnings.objects(output, toolchain.TREE_LINK, watched)
+    output_of_make = ""
+    if objects:
+        progress(Update("build", f"{len(objects)} objects with W=1"))
+        argv = toolchain.make(tree, output, f"-j{toolchain.jobs()}", "--output-sync=target", "W=1", *objects)
+        done = command.run(argv, env=toolchain.ENVIRONMENT, deadline=deadline, check=False)
+        if done.status != 0:
+            raise failure(done.output, tree, record)
+        output_of_make = done.output
+    warnings.write(record, warnings.parse(output_of_make.splitlines(), toolchain.TREE_LINK))
 
 
 def _update_file(source: Path, target: Path) -> None:

@@ -27,9 +27,12 @@ from pathlib import Path
 import yaml
 
 from harness.case import KernelDefinition, Medium, Provider, Series, Source
+from harness.deadline import Deadline
 from harness.errors import UsageError
 from harness.kernel import trees
+from harness.kernel.git import git
 
+GIT_SECONDS = 30.0
 SUFFIXES = (".yaml", ".yml")
 FIELDS = ("source", "series", "fragments")
 # Which field completes which provider's entry, and what it has to look like.
@@ -74,6 +77,22 @@ def ours(tree: Path, patches: Path) -> Series | None:
     """The project's own series for the version of a kernel tree, or None where it has none for that."""
     dotted = trees.version(tree).split(".")
     return series_at(patches / ".".join(dotted[:2])) if len(dotted) > 1 else None
+
+
+def below(series: Series) -> Source:
+    """The commit that a range of commits starts from; raises UsageError where that is none."""
+    deadline = Deadline.after(GIT_SECONDS, "reading a repository")
+    first, _, last = series.commits.partition("..")
+    trusting = ("-c", "safe.directory=*", "-C", series.location)
+    found = git(*trusting, "merge-base", first or "HEAD", last or "HEAD", deadline=deadline, check=False)
+    folder = git(
+        *trusting, "rev-parse", "--path-format=absolute", "--git-common-dir", deadline=deadline, check=False
+    )
+    if found.status != 0 or folder.status != 0:
+        raise UsageError(
+            f"{series.commits} is no range of commits in {series.location}", detail=found.tail or folder.tail
+        )
+    return Source(Provider.GIT, folder.output.strip(), pin=found.output.strip(), place="below a series")
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -96,12 +96,9 @@ def _parse(raw: bytes) -> Message | None:
     """What a message is in a series; None for one without a patch."""
     message = email.message_from_bytes(raw, policy=email.policy.default)
     assert isinstance(message, EmailMessage)
-    subject = " ".join(str(message["subject"] or "").split())
-    if REPLY.match(subject) or not DIFF.search(_text(message)):
+    tags, title = _subject(message)
+    if REPLY.match(title) or not DIFF.search(_text(message)):
         return None
-    tags, title = "", subject
-    while match := TAG.match(title):
-        tags, title = f"{tags} {match[1]}", title[match.end() :]
     number, version = NUMBER.search(tags), VERSION.search(tags)
     if number and number[1].strip("0") == "":
         return None  # a cover letter that shows what changed since the last version
@@ -114,10 +111,26 @@ def _parse(raw: bytes) -> Message | None:
     )
 
 
+def title(raw: bytes) -> str:
+    """A message's subject without what is in brackets before it."""
+    message = email.message_from_bytes(raw, policy=email.policy.default)
+    assert isinstance(message, EmailMessage)
+    return _subject(message)[1]
+
+
+def _subject(message: EmailMessage) -> tuple[str, str]:
+    """What is in brackets, and the rest."""
+    tags, title = "", " ".join(str(message["subject"] or "").split())
+    while match := TAG.match(title):
+        tags, title = f"{tags} {match[1]}", title[match.end() :]
+    return tags, title
+
+
 def _text(message: EmailMessage) -> str:
     """All that a message says in plain text; patches as attachments count."""
     parts = [part for part in message.walk() if part.get_content_maintype() == "text"]
-    return "\n".join((part.get_payload(decode=True) or b"").decode(errors="replace") for part in parts)  # type: ignore[union-attr]
+    payloads = (part.get_payload(decode=True) for part in parts)
+    return "\n".join(data.decode(errors="replace") for data in payloads if isinstance(data, bytes))
 
 
 def _sent(raw: bytes) -> float:

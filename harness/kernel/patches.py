@@ -52,6 +52,11 @@ def place(series: Series) -> str:
     return str(Path(series.location).resolve()) + (f" {series.commits}" if series.commits else "")
 
 
+def subject(patch: Path) -> str:
+    """The title of a patch: its subject without what is in brackets."""
+    return mail.title(patch.read_bytes()) or patch.stem
+
+
 def folder(series: Series, store: Store, progress: Progress) -> Path:
     """The folder that holds the patches of one series, and what was fetched for it."""
     deadline = Deadline.after(GATHER_SECONDS, f"reading {series.name}")
