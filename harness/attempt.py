@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from harness import record
+from harness import record, slots
 from harness.case import (
     AcceleratorChoice,
     Attempt,
@@ -313,6 +313,8 @@ class _Attempt:
             progress(_said(f"{image.name}, {words.size(image.path.stat().st_size)}"))
         kernel, next_kernel = self.kernels[self.case.kernel], self.kernels[self.case.next_kernel]
         machine = self.case.machine
+        appetite = max(kernel.appetite, next_kernel.appetite)
+        jobs = 1 if self.desk else self.case.jobs or slots.fitting(machine.memory * appetite)
         return Bench(
             kernel,
             next_kernel,
@@ -322,6 +324,8 @@ class _Attempt:
             self.directory,
             self.case.seed,
             snapshots=self.store.root if self.case.snapshots else None,
+            jobs=jobs,
+            crowding=slots.crowding(jobs, machine.cpus),
         )
 
     # ---- the scenarios -------------------------------------------------------------------------
@@ -369,6 +373,7 @@ class _Attempt:
             bench, self.case.scenarios, self.layout, self.timeline.began, on_event, self.desk
         )
         self._check(status, troubles)
+        self.results.sort(key=lambda result: self.expected.index(result.name))
 
     def _check(self, status: int, troubles: list[Uncollected]) -> None:
         """Raise where the scenarios' process did not run what it was asked for."""

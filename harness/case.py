@@ -151,7 +151,8 @@ class Case:
 
     scenarios: pytest node ids or keywords below selftests/. seed: of every pattern and every random choice.
     vmcore: keep the memory of guests that fail or die.
-    snapshots: hosts may start from snapshots instead of booting.
+    snapshots: hosts may start from snapshots instead of booting. jobs: how many scenarios run beside each
+    other; 0 for as many as this machine has memory and processors for.
     """
 
     kernel: KernelDefinition
@@ -162,6 +163,7 @@ class Case:
     seed: int = 1
     vmcore: bool = False
     snapshots: bool = True
+    jobs: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +336,8 @@ class Bench:
     """All that a machine needs: kernels, image, spec, accelerator, and the directory for its traces.
 
     vmcore: whether the memory of a guest that fails or dies is kept there.
-    snapshots: the store that hosts may start from; None where each has to boot.
+    snapshots: the store that hosts may start from; None where each has to boot. jobs: how many scenarios run
+    beside each other. crowding: how much slower each is therefore, and for all else that this machine does.
     """
 
     kernel: Kernel
@@ -348,16 +351,18 @@ class Bench:
     disks: tuple[Disk, ...] = ()
     vmcore: bool = False
     snapshots: Path | None = None
+    jobs: int = 1
+    crowding: float = 1.0
 
     @property
     def time_scale(self) -> float:
-        """The factor for all deadlines: of the accelerator and of the slower of the two kernels.
+        """The factor for all deadlines: of the accelerator, of the slower of the two kernels, of the crowd.
 
         Somebody who looks at a stopped machine in a debugger has all the time that he wants.
         """
         if self.access.debugger:
             return 2000.0
-        return self.choice.time_scale * max(self.kernel.slowness, self.next_kernel.slowness)
+        return self.choice.time_scale * max(self.kernel.slowness, self.next_kernel.slowness) * self.crowding
 
 
 # ---- what comes out ---------------------------------------------------------------------------

@@ -12,14 +12,16 @@ import os
 import selectors
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import IO
 
 from harness import command
 from harness.case import Bench
 from harness.errors import DeadlineError
-from harness.exchange import Event, Kept, encode, read_event
+from harness.exchange import Collected, Event, Kept, Uncollected, encode, read_event
 from harness.layout import Layout
 from harness.shell.desk import Desk
 
@@ -48,42 +50,90 @@ def run_scenarios(
 
     began: the attempt's start on the monotonic clock. What pytest prints goes to pytest.log in
     bench.directory. desk: where somebody sits who wants a prompt at a failure.
-    Raises DeadlineError when the process falls silent; it is gone in any case.
+    As many processes as the bench has jobs share the scenarios; the first one's word counts for what there
+    is. Raises DeadlineError when all fall silent; they are gone in any case.
     """
     file = bench.directory / "bench.json"
     file.write_text(json.dumps(encode(bench), indent=2) + "\n", encoding="utf-8")
-    with (bench.directory / LOG).open("wb") as log, _pipe() as (source, sink):
-        options: tuple[str, ...] = (
-            "--luh-bench",
-            str(file),
-            "--luh-events",
-            str(sink.fileno()),
-            "--luh-began",
-            str(began),
-        )
-        inherited = [sink.fileno()]
+    options = ("--luh-bench", str(file), "--luh-began", str(began), "--rootdir", str(layout.scenarios))
+    with ExitStack() as stack:
+        log = stack.enter_context((bench.directory / LOG).open("wb"))
+        common = stack.enter_context(tempfile.TemporaryFile(buffering=0))
+        crew = _Crew(stack, log, common, (*options, *nodes), str(layout.root))
+        first = crew.hire(desk)
+        for child, event in crew.events(SILENCE_SECONDS * bench.time_scale):
+            if child is first or not isinstance(event, Collected | Uncollected):
+                on_event(event)
+            if child is first and isinstance(event, Collected):
+                for _ in range(1, min(bench.jobs, len(event.names))):
+                    crew.hire(None)
+            if desk and isinstance(event, Kept):
+                desk.serve(child.source.fileno())
+        return max(_wait(child.process) for child in crew.children)
+
+
+@dataclass(slots=True)
+class _Child:
+    """A process that runs scenarios, and where its events come from."""
+
+    process: subprocess.Popen[bytes]
+    source: IO[bytes]
+    pending: bytes = b""
+
+    def events(self) -> list[Event] | None:
+        """What it told since; None when it will not tell any more."""
+        chunk = os.read(self.source.fileno(), 1 << 16)
+        if not chunk:
+            return None
+        *whole, self.pending = (self.pending + chunk).split(b"\n")
+        return [read_event(line.decode()) for line in whole]
+
+
+@dataclass(slots=True)
+class _Crew:
+    """Processes that share scenarios; the stack ends them. common: the file that all of them have."""
+
+    stack: ExitStack
+    log: IO[bytes]
+    common: IO[bytes]
+    arguments: tuple[str, ...]
+    root: str
+    children: list[_Child] = field(default_factory=list)
+
+    def hire(self, desk: Desk | None) -> _Child:
+        """Start another process."""
+        source, sink = self.stack.enter_context(_pipe())
+        inherited = [sink.fileno(), self.common.fileno()]
+        options: tuple[str, ...] = ("--luh-events", str(inherited[0]), "--luh-common", str(inherited[1]))
         if desk:
             options += ("--luh-desk", str(desk.descriptor))
             inherited.append(desk.descriptor)
-        argv = (
-            sys.executable,
-            "-m",
-            "pytest",
-            *OPTIONS,
-            "--rootdir",
-            str(layout.scenarios),
-            *options,
-            *nodes,
+        argv = (sys.executable, "-m", "pytest", *OPTIONS, *options, *self.arguments)
+        environment = {**ENVIRONMENT, "PYTHONPATH": self.root}
+        process = self.stack.enter_context(
+            command.spawn(argv, env=environment, pass_fds=inherited, stdout=self.log, stderr=self.log)
         )
-        environment = {**ENVIRONMENT, "PYTHONPATH": str(layout.root)}
-        with command.spawn(argv, env=environment, pass_fds=inherited, stdout=log, stderr=log) as child:
-            sink.close()
-            for line in _lines(source, SILENCE_SECONDS * bench.time_scale):
-                event = read_event(line)
-                on_event(event)
-                if desk and isinstance(event, Kept):
-                    desk.serve(source.fileno())
-            return _wait(child)
+        sink.close()
+        self.children.append(_Child(process, source))
+        return self.children[-1]
+
+    def events(self, patience: float) -> Iterator[tuple[_Child, Event]]:
+        """All events as they come, until no process will tell any more."""
+        with selectors.DefaultSelector() as selector:
+            ended: list[_Child] = []
+            while len(ended) < len(self.children):
+                for child in self.children[len(selector.get_map()) + len(ended) :]:
+                    selector.register(child.source, selectors.EVENT_READ, child)
+                ready = selector.select(patience)
+                if not ready:
+                    raise DeadlineError(f"the scenarios' process said nothing for {patience:.0f} seconds")
+                for key, _ in ready:
+                    child = key.data
+                    events = child.events()
+                    if events is None:
+                        selector.unregister(child.source)
+                        ended.append(child)
+                    yield from ((child, event) for event in events or ())
 
 
 @contextmanager
@@ -91,20 +141,6 @@ def _pipe() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     source, sink = os.pipe()
     with os.fdopen(source, "rb", buffering=0) as reader, os.fdopen(sink, "wb", buffering=0) as writer:
         yield reader, writer
-
-
-def _lines(source: IO[bytes], patience: float) -> Iterator[str]:
-    """The lines that come until the other end is closed, each at most so many seconds after the last."""
-    pending = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(source, selectors.EVENT_READ)
-        while selector.select(patience):
-            chunk = os.read(source.fileno(), 1 << 16)
-            if not chunk:
-                return
-            *whole, pending = (pending + chunk).split(b"\n")
-            yield from (line.decode() for line in whole)
-    raise DeadlineError(f"the scenarios' process said nothing for {patience:.0f} seconds")
 
 
 def _wait(child: subprocess.Popen[bytes]) -> int:

@@ -6,6 +6,7 @@ Markers:  rules("P1", "K3")            the contract's rules that the scenario ch
           needs("preserve_vm", ...)    what the kernel must be able to do; else SKIP, decided by trying
           machine(memory=..., cpus=..., numa_nodes=..., kernel_parameters=(...,), resets=...)
           lane("long")                 takes many seconds: left out unless named, or with --all
+          alone                        compares times: nothing else of the run goes on beside it
 
 A scenario passes when its body and its host's shutdown raised nothing, the last of its kernels still
 answered, and neither kernel reported anything against itself on the console (rule H1).
@@ -14,11 +15,12 @@ answered, and neither kernel reported anything against itself on the console (ru
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import time
 from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -39,6 +41,7 @@ from harness.case import (
     traces,
 )
 from harness.crash.excerpt import excerpt, heading
+from harness.deadline import Deadline
 from harness.errors import BootError, CrashError, HarnessError, KernelError
 from harness.exchange import Collected, Ended, Event, Kept, Remark, Step, Uncollected, decode, event_line
 from harness.guest import timeline
@@ -51,8 +54,10 @@ from harness.machine.qemu import Machine
 from harness.scenarios import rules
 from harness.shell.desk import sat_at
 from harness.shell.prompt import Prompt
+from harness.slots import Slots
 
 LEAKS_SECONDS = 60.0
+ROOM_SECONDS = 600.0
 STEP_SECONDS = 0.2
 LAST_CALLS = 5
 
@@ -60,6 +65,7 @@ MARKERS = (
     "rules(*ids): the contract's rules that this scenario checks",
     "needs(*capabilities): skip where the kernel cannot do this, found out by trying",
     'lane(name): "long" for what takes many seconds; `luh run --all` runs it too',
+    "alone: no other scenario runs beside it, because it compares times",
     "machine(memory, cpus, numa_nodes, kernel_parameters, resets): the machine that this scenario wants",
 )
 
@@ -136,7 +142,8 @@ class Emitter:
 class Run:
     """What all scenarios of this process share. lacking: why needs were not met, so as not to boot again.
 
-    desk: the terminal for a prompt where a scenario fails; None where nobody sits there.
+    desk: the terminal for a prompt where a scenario fails; None where nobody sits there. common: the file
+    that the processes of a run share, its offset for turns and its bytes for slots; None for a lone one.
     """
 
     emit: Emitter
@@ -145,6 +152,7 @@ class Run:
     known_rules: frozenset[str]
     lacking: dict[tuple[str, ...], str] = field(default_factory=dict)
     desk: int | None = None
+    common: int | None = None
 
 
 RUN = pytest.StashKey[Run]()
@@ -159,6 +167,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--luh-bench", type=Path, help="JSON file with kernels, image and machine")
     group.addoption("--luh-events", type=int, help="descriptor to write events to")
     group.addoption("--luh-desk", type=int, help="descriptor of a terminal for a prompt at a failure")
+    group.addoption("--luh-common", type=int, help="descriptor of a file that all processes of the run share")
     group.addoption("--luh-began", type=float, help="the attempt's start on the monotonic clock")
 
 
@@ -172,6 +181,7 @@ def pytest_configure(config: pytest.Config) -> None:
         began=time.monotonic() if began is None else began,
         known_rules=frozenset(rules(Layout.here().contract)),
         desk=config.getoption("--luh-desk"),
+        common=config.getoption("--luh-common"),
     )
     if path:
         signal.signal(signal.SIGTERM, _interrupt)
@@ -198,6 +208,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if unknown:
             raise pytest.UsageError(f"{item.nodeid}: the contract has no rule {', '.join(unknown)}")
     config.stash[RUN].emit(Collected(tuple(map(_name, items))))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Run each scenario whose turn this process draws: the others have the rest.
+
+    Their common file is one open file, so that its offset counts for all; the kernel moves it for one at a
+    time (fs/file.c, fdget_pos()).
+    """
+    common = session.config.stash[RUN].common
+    if common is None or session.testsfailed:
+        return None  # pytest's own loop, which also knows what to do with files that were not collected
+    while (turn := os.lseek(common, 1, os.SEEK_CUR) - 1) < len(session.items):
+        item = session.items[turn]
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+    return True
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -264,7 +290,8 @@ def host(request: pytest.FixtureRequest, bench: Bench) -> Iterator[Session]:
 
     # Somebody at the desk sees a failing boot as it is.
     bench = replace(bench, snapshots=None) if run.desk is not None else bench
-    with Boot(bench, trial.journal, trial.step, remark, adopt, kept).host() as session:
+    boot = Boot(bench, trial.journal, trial.step, remark, adopt, kept)
+    with _room(request.node, run, bench), boot.host() as session:
         trial.session = session
         if reason := session.probe().missing(needs) if needs else "":
             run.lacking[needs] = reason
@@ -274,6 +301,18 @@ def host(request: pytest.FixtureRequest, bench: Bench) -> Iterator[Session]:
             _still_answers(session)
             _nothing_leaked(session.latest, trial)
         trial.step("powering off")
+
+
+def _room(item: pytest.Item, run: Run, bench: Bench) -> AbstractContextManager[None]:
+    """Wait until there is room for the scenario's machine beside those of the others."""
+    usual = run.bench.machine.memory if run.bench else bench.machine.memory
+    appetite = max(bench.kernel.appetite, bench.next_kernel.appetite)
+    share = math.ceil(bench.machine.memory / (usual * appetite))
+    if run.common is None or bench.jobs == 1:
+        return nullcontext()
+    wanted = bench.jobs if item.get_closest_marker("alone") else share
+    deadline = Deadline.after(ROOM_SECONDS, "room for another machine", scale=bench.time_scale)
+    return Slots(run.common, bench.jobs).taken(wanted, deadline)
 
 
 @contextmanager

@@ -33,6 +33,7 @@ def seconds(host: Session, operation: str) -> float:
     return next(c.remote_seconds for c in reversed(host.journal.calls) if c.operation == operation)
 
 
+@pytest.mark.alone
 @pytest.mark.rules("K5", "K3")
 def test_sparse_memory_costs_what_it_holds(host: Session, seed: int) -> None:
     """1 TiB with three pages costs about what three pages cost: preserved, closed, retrieved."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.case import Access, Bench, Case
 from harness.commands import kernels, machines, output
 from harness.layout import Layout
-from harness.options import DEFAULT_RECIPE, SHELL_RECIPE, Commands, command
+from harness.options import DEFAULT_RECIPE, SHELL_RECIPE, Commands, command, positive
 from harness.store import Store
 
 
@@ -33,6 +33,13 @@ def add(commands: Commands) -> None:
         dest="snapshots",
         action="store_false",
         help="boot every host, instead of starting it from a snapshot of one that had booted",
+    )
+    parser.add_argument(
+        "-j",
+        type=positive,
+        default=0,
+        dest="jobs",
+        help="how many scenarios run beside each other (as many as there are processors and memory for)",
     )
     parser.add_argument("--seed", type=int, default=1, help="of every pattern and random choice (1)")
     parser.add_argument("--runs", type=Path, metavar="DIR", help="where run directories are made")
@@ -88,4 +95,5 @@ def _case(options: argparse.Namespace) -> Case:
         scenarios=resolve(options.scenarios, Layout.here().scenarios, everything=options.all),
         seed=options.seed,
         snapshots=options.snapshots,
+        jobs=options.jobs,
     )
