@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from harness import record, slots
 from harness.case import (
@@ -170,7 +170,14 @@ class Ground:
     report: Callable[[ScenarioResult], None]
 
 
-Trials = Callable[[Ground], None]
+class Trials(Protocol):
+    """What is run instead of scenarios."""
+
+    def admit(self, tree: PatchedTree) -> None:
+        """Raise UsageError where the tree lacks what was asked for; called before anything is built of it."""
+
+    def run(self, ground: Ground) -> None:
+        """Run all, and report a result for each."""
 
 
 # ---- the way of the data ----------------------------------------------------------------------
@@ -304,9 +311,11 @@ class _Attempt:
             self.choice = probe.choose(self.case.machine.accelerator, deadline)
             progress(_said(f"{self.choice.accelerator.upper()}: {self.choice.reason}"))
         definitions = (self.case.kernel, self.case.next_kernel)
-        self.kernels = pinned_kernels(definitions, self.store, self.timeline)
+        self.kernels = {} if self.trials else pinned_kernels(definitions, self.store, self.timeline)
         if left := tuple(one for one in definitions if one not in self.kernels):
             self.trees = patch_trees(left, self.store, self.timeline)
+            if self.trials:
+                self.trials.admit(self.trees[self.case.kernel])
             self.kernels |= build_trees(self.trees, self.store, self.timeline)
         with self.timeline.phase("image") as progress:
             image: Image = image_build.build(recipe, self.store, progress)
@@ -337,7 +346,7 @@ class _Attempt:
                 self._scenarios(bench)
         else:
             tree = self.trees[self.case.kernel]
-            self.trials(Ground(bench, tree, self.store, self.timeline, self._report))
+            self.trials.run(Ground(bench, tree, self.store, self.timeline, self._report))
 
     def _report(self, result: ScenarioResult) -> None:
         self.results.append(result)

@@ -386,6 +386,7 @@ class Stage(StrEnum):
     CONFIG = "config"
     BUILD = "build"
     IMAGE = "image"
+    SELFTESTS = "selftests"  # the kernel's own tests, where these are run
     BOOT = "boot"  # the first kernel did not reach its agent
     KEXEC = "kexec"  # the next kernel did not
     SCENARIOS = "scenarios"

@@ -16,8 +16,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from harness.attempt import Ground, Trials
-from harness.case import Bench, Finding, LiveUpdate, Outcome, Phase, Program, ScenarioResult, Selftest, Update
+from harness.attempt import Ground
+from harness.case import (
+    Bench,
+    Finding,
+    LiveUpdate,
+    Outcome,
+    PatchedTree,
+    Phase,
+    Program,
+    ScenarioResult,
+    Selftest,
+    Update,
+)
 from harness.crash.console import findings
 from harness.crash.excerpt import heading
 from harness.deadline import Deadline
@@ -39,19 +50,28 @@ OPTION_HINT = ", which linux-7.3-kselftest has"
 WITHOUT_UPDATE = "its second stage passes before any live update, and so proves nothing"
 
 
-def trials(tests: Sequence[Selftest]) -> Trials:
-    """What builds and runs these tests on the ground of an attempt."""
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """The trials of an attempt that are these tests (attempt.Trials)."""
 
-    def run(ground: Ground) -> None:
+    tests: tuple[Selftest, ...]
+
+    def admit(self, tree: PatchedTree) -> None:
+        """Raise UsageError where the tree does not have a test that was asked for by name."""
+        for test in self.tests:
+            if test.named and not selftests.has(tree, test):
+                raise UsageError(
+                    f"the tree has no {selftests.place(test)}",
+                    hint="`luh kselftest --list` names what is known",
+                )
+
+    def run(self, ground: Ground) -> None:
+        """Build the tests and run them."""
         with ground.timeline.phase("selftests") as progress:
-            programs = selftests.build(ground.tree, tests, ground.bench.kernel, ground.store, progress)
-        if absent := [one for one in programs if one.missing and one.test.named]:
-            raise UsageError(absent[0].problem, hint="`luh kselftest --list` names what is known")
+            programs = selftests.build(ground.tree, self.tests, ground.bench.kernel, ground.store, progress)
         waiting = [one for one in programs if not _settled(one, ground)]
         with ground.timeline.unshown("scenarios"):
             run_all(ground, waiting)
-
-    return run
 
 
 def _settled(one: Program, ground: Ground) -> bool:

@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
             store=Store.default(),
             runs=options.runs or directory.default_root(),
             progress=progress,
-            trials=upstream.trials(chosen),
+            trials=upstream.Upstream(chosen),
         )(case)
     return output.conclude(options, shown, case, verdict)
 
@@ -95,12 +95,20 @@ def _ensure_tools(options: argparse.Namespace, tests: tuple[Selftest, ...], prog
 def _list(options: argparse.Namespace, known: tuple[Selftest, ...]) -> int:
     from harness.report.tables import show
 
-    show(output.stdout(options), "The kernel's own tests", [(one.name, _kind(one)) for one in known])
+    show(
+        output.stdout(options),
+        "The kernel's own tests",
+        [(one.name, _kind(one), _needs(one)) for one in known],
+    )
     return 0
 
 
 def _kind(test: Selftest) -> str:
     """What is done with a test, in words."""
     if test.log:
-        return f"the next kernel says {test.log!r} after a live update; needs CONFIG_{test.option}=y"
-    return "before and after a live update" if test.stages == 2 else "one program"
+        return "in the kernel, over a live update"
+    return "over a live update" if test.stages == 2 else ""
+
+
+def _needs(test: Selftest) -> str:
+    return f"CONFIG_{test.option}" if test.option else ""

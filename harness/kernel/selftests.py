@@ -43,7 +43,7 @@ def build(
     What a tree does not have, or cannot compile, is a Program with the problem. Raises InfraError where the
     machine is at fault.
     """
-    there = [test for test in tests if (tree.path / SELFTESTS / test.source).is_file()]
+    there = [test for test in tests if has(tree, test)]
     wanted = [test for test in there if not test.script]
     lacking = [test for test in wanted if not store.find(KIND, _key(tree, test))]
     problems = _build(tree, lacking, store, progress) if lacking else {}
@@ -56,6 +56,15 @@ def build(
     return programs
 
 
+def place(test: Selftest) -> str:
+    """Where a tree that has the test has it."""
+    return f"{SELFTESTS}/{test.source}"
+
+
+def has(tree: PatchedTree, test: Selftest) -> bool:
+    return (tree.path / place(test)).is_file()
+
+
 def _program(
     tree: PatchedTree,
     test: Selftest,
@@ -65,7 +74,7 @@ def _program(
     store: Store,
 ) -> Program:
     if test not in there:
-        return Program(test, problem=f"the tree has no {SELFTESTS}/{test.source}", missing=True)
+        return Program(test, problem=f"the tree has no {place(test)}", missing=True)
     if test.script:
         return Program(test, digest=tree.digest)
     if test.name in problems:

@@ -5,12 +5,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from harness import attempt, command, upstream
-from harness.case import Accelerator, Case, MachineSpec, Outcome, Program, ScenarioResult, Selftest
+from harness.case import (
+    Accelerator,
+    Case,
+    MachineSpec,
+    Outcome,
+    PatchedTree,
+    Program,
+    ScenarioResult,
+    Selftest,
+)
 from harness.commands import kernels
 from harness.deadline import Deadline
 from harness.layout import Layout
@@ -19,6 +29,19 @@ from harness.store import Store
 from tests.integration.conftest import ENVIRONMENT, LUH, RUN_SECONDS
 
 SOURCE = Path(__file__).with_name("two_stages.c")
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Trials whose programs are built."""
+
+    programs: tuple[Program, ...]
+
+    def admit(self, tree: PatchedTree) -> None:
+        pass
+
+    def run(self, ground: attempt.Ground) -> None:
+        upstream.run_all(ground, list(self.programs))
 
 
 @pytest.fixture
@@ -46,7 +69,7 @@ def run(kernel: None, tmp_path: Path) -> Callable[..., dict[str, ScenarioResult]
             layout=Layout.here(),
             store=Store.default(),
             runs=tmp_path / "runs",
-            trials=lambda ground: upstream.run_all(ground, list(programs)),
+            trials=Ready(programs),
         )
         verdict = trials(Case(definition, definition, DEFAULT_RECIPE, machine, ("ours",)))
         return {result.name.rpartition("/")[2]: result for result in verdict.scenarios}
@@ -64,6 +87,7 @@ def test_honest_tests_share_an_update_and_liars_are_found(
         compiled("forgets", "FORGETS"),
         compiled("wrong", 'EXPECTED="otherwise"'),
         compiled("short", "SHORT"),
+        compiled("reboots", "REBOOTS"),
     )
     assert {name: result.outcome for name, result in results.items()} == {
         "idle": Outcome.FAIL,
@@ -72,10 +96,12 @@ def test_honest_tests_share_an_update_and_liars_are_found(
         "forgets": Outcome.FAIL,
         "wrong": Outcome.FAIL,
         "short": Outcome.FAIL,
+        "reboots": Outcome.FAIL,
     }
     assert results["idle"].reason == upstream.WITHOUT_UPDATE
     assert results["wrong"].reason == "stage 2: the data: not ok, and yet it exits with 0"
     assert results["short"].reason == "stage 2: 2 tests planned, 1 reported"
+    assert results["reboots"].reason == "the guest rebooted"
     (update,) = results["honest"].updates
     assert update.from_boot_id != update.to_boot_id
     assert update.kexec_count == 1

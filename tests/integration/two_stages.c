@@ -3,7 +3,7 @@
  * A selftest of two stages, honest as it stands; the macros make it one that lies.
  *
  * STAYS: stage 1 keeps its session in the foreground. IDLE: stage 2 passes whatever there is. EXPECTED: what
- * stage 2 wants to find. FORGETS: stage 1 closes its session. SHORT: stage 2 reports less than it planned.
+ * stage 2 wants to find. REBOOTS: stage 1 reboots the host. FORGETS: stage 1 closes its session. SHORT: stage 2 reports less than it planned.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/reboot.h>
 #include <unistd.h>
 
 #ifndef EXPECTED
@@ -55,6 +56,9 @@ static int stage_1(void)
 
 	if (session < 0 || write(file.fd, "as it was", 10) != 10 || ioctl(session, PRESERVE_FD, &file))
 		return 1;
+#ifdef REBOOTS
+	reboot(RB_AUTOBOOT);
+#endif
 #ifdef FORGETS
 	close(session);
 #endif
