@@ -17,11 +17,16 @@ from harness import __version__
 from harness.case import Outcome
 from harness.commands import (
     bench,
+    bisect,
     build,
     check_series,
     doctor,
+    history,
     kselftest,
     listing,
+    matrix,
+    merge,
+    qualify,
     repro,
     rules,
     run,
@@ -32,7 +37,24 @@ from harness.errors import HarnessError, KernelError, UsageError
 from harness.options import BROKEN, STATUS, USAGE, Parser, say
 
 # In the order of `luh --help`.
-COMMANDS = (run, repro, shell, check_series, kselftest, build, listing, bench, rules, doctor, test)
+COMMANDS = (
+    run,
+    repro,
+    shell,
+    check_series,
+    kselftest,
+    bisect,
+    qualify,
+    matrix,
+    merge,
+    history,
+    build,
+    listing,
+    bench,
+    rules,
+    doctor,
+    test,
+)
 INTERRUPTED, TERMINATED = 130, 143
 
 
@@ -42,6 +64,14 @@ class Terminated(KeyboardInterrupt):
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command that argv (sys.argv[1:] if None) names, and return the exit status."""
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        return bisect.for_git(words, _main(words))
+    except SystemExit as mistake:
+        sys.exit(bisect.for_git(words, mistake.code) if isinstance(mistake.code, int) else mistake.code)
+
+
+def _main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     options = parse(argv)
     try:

@@ -56,6 +56,20 @@ def resolve(words: Iterable[str], folder: Path, *, everything: bool = False) -> 
     return tuple(dict.fromkeys(chosen))
 
 
+def needs(file: Path) -> frozenset[str]:
+    """What any scenario of a file says that it needs (`pytest.mark.needs`); nothing of a file that is not
+    there.
+    """
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"), file.name)
+    except (OSError, SyntaxError):
+        return frozenset()
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    marks = (node for node in calls if isinstance(node.func, ast.Attribute) and node.func.attr == "needs")
+    words = (argument.value for mark in marks for argument in mark.args if isinstance(argument, ast.Constant))
+    return frozenset(word for word in words if isinstance(word, str))
+
+
 def rules(contract: Path) -> dict[str, str]:
     """The contract's rules: what each says, by its id ("K3")."""
     items = re.split(r"^- (?=[A-Z]\d+ )", contract.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]

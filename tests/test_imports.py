@@ -31,8 +31,8 @@ COMPOSERS = {"attempt", "boot", "plugin", "upstream", "diagnosis", "shell", "wor
 # A bisection reads repositories and the versions in them; it knows no other part of a stage.
 CATALOGUES = {
     "repro": {"report"},
-    "commands": {"kernel.definition", "image.recipe", "kselftest.tests", "report"},
-    "bisect": {"kernel.git", "kernel.abi"},
+    "commands": {"kernel.definition", "kernel.patches", "image.recipe", "kselftest.tests", "report"},
+    "bisect": {"kernel.git", "kernel.abi", "kernel.patches"},
 }
 STARTERS = {"subprocess.run", "subprocess.Popen", "os.system", "os.popen", "os.fork", "os.posix_spawn"}
 # Besides report/ and the command line: scripts, whose output is their result.

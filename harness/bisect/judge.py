@@ -106,6 +106,10 @@ class Judge:
             ruling = replace(ruling, answer=Answer.BAD, wrong=0.0)
         return self._learn(ruling)
 
+    def repeat(self, cases: tuple[Case, ...], passes: int) -> Ruling:
+        """The ruling by a plain count: good after so many passes in a row, bad at the first failure."""
+        return self._repeat(_Trial(self, cases), lambda seen: seen.fails > 0 or seen.passes >= passes)
+
     def recall(self, ruling: Ruling) -> Ruling:
         """Learn from a ruling that was made before."""
         return self._learn(ruling)

@@ -53,7 +53,7 @@ def chosen(options: argparse.Namespace) -> KernelDefinition:
     """The kernel that the options describe."""
     defined = load(options.kernel)
     tree = _tree(options.tree) if options.tree else None
-    series = tuple(one for word in options.series for one in _series(word, defined, tree))
+    series = tuple(one for word in options.series for one in series_of(word, defined, tree))
     if tree is None:
         return replace(defined, series=series if options.series else defined.series)
     return replace(defined, name=tree.name, sources=(Source(Provider.TREE, str(tree)),), series=series)
@@ -92,7 +92,7 @@ def _tree(path: Path) -> Path:
     return tree
 
 
-def _series(word: str, defined: KernelDefinition, tree: Path | None) -> tuple[Series, ...]:
+def series_of(word: str, defined: KernelDefinition, tree: Path | None) -> tuple[Series, ...]:
     """What is meant by a word after --series."""
     from harness.kernel import definition
 

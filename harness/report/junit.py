@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from xml.etree import ElementTree
 
 from harness.case import Outcome, ScenarioResult, Verdict
@@ -15,10 +16,14 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 def junit(verdict: Verdict) -> str:
     """The document: a test case a scenario; one that stands for the attempt where no scenario ran."""
-    results = verdict.scenarios or (_attempt(verdict),)
+    return suite("luh", verdict.scenarios or (_attempt(verdict),))
+
+
+def suite(name: str, results: Sequence[ScenarioResult]) -> str:
+    """A document with one suite of that name."""
     suite = ElementTree.Element(
         "testsuite",
-        name="luh",
+        name=name,
         tests=str(len(results)),
         failures=_count(results, Outcome.FAIL),
         errors=_count(results, Outcome.BROKEN),
@@ -38,7 +43,7 @@ def _attempt(verdict: Verdict) -> ScenarioResult:
     return ScenarioResult("attempt", verdict.outcome, seconds, verdict.reason, verdict.detail)
 
 
-def _count(results: tuple[ScenarioResult, ...], outcome: Outcome) -> str:
+def _count(results: Sequence[ScenarioResult], outcome: Outcome) -> str:
     return str(sum(result.outcome is outcome for result in results))
 
 

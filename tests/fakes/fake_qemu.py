@@ -13,7 +13,8 @@ $FAKE_QEMU holds words that make it misbehave. Those with `=SECONDS` happen so l
   unsaved           refuse to be migrated                      unloaded   end when it is migrated to
 
 A migration carries the boot id, and the agent that goes on does not say hello again.
-A kernel that was built with such words in it, after the text FAKE_QEMU=, misbehaves so when it boots.
+A kernel that was built with such words in it, after the text FAKE_QEMU=, misbehaves so when it boots, and
+with those after FAKE_QEMU_AGAIN= only when it comes up by kexec.
 """
 
 from __future__ import annotations
@@ -69,11 +70,12 @@ def moods(text: str | None = None) -> dict[str, float]:
     return {word: float(seconds or 0) for word, _, seconds in pairs}
 
 
-def planted(kernel: str) -> dict[str, float]:
+def planted(kernel: str, *, again: bool) -> dict[str, float]:
     """The words that a built kernel has in it; none of a kernel that is a name only."""
     path = Path(kernel)
-    found = re.search(rb"FAKE_QEMU=([\w=. ]*)", path.read_bytes()) if path.is_file() else None
-    return moods(found[1].decode()) if found else {}
+    data = path.read_bytes() if path.is_file() else b""
+    marker = rb"FAKE_QEMU(?:_AGAIN)?=([\w=. ]*)" if again else rb"FAKE_QEMU=([\w=. ]*)"
+    return {word: value for text in re.findall(marker, data) for word, value in moods(text.decode()).items()}
 
 
 class FakeQemu:
@@ -188,8 +190,8 @@ class FakeQemu:
     def boot(self) -> None:
         """Kernel after kernel, each with an agent of its own."""
         first, following = self.kernels
-        for kernel in itertools.chain([first], itertools.repeat(following)):
-            own = planted(kernel)
+        for number, kernel in enumerate(itertools.chain([first], itertools.repeat(following))):
+            own = planted(kernel, again=number > 0)
             self.suffer(own)
             if not self.waits:
                 self.say(f"Linux version 7.3.4-fake\nKernel command line: {self.command_line}")

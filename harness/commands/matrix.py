@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`luh matrix`: kernels x kernels x configurations x machines x scenarios."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.case import Outcome, Progress, ScenarioResult, Update
+from harness.commands import kernels, output
+from harness.errors import HarnessError, UsageError
+from harness.layout import Layout
+from harness.options import DEFAULT_RECIPE, STATUS, Commands, command, positive
+from harness.store import Store
+
+if TYPE_CHECKING:
+    from harness.matrix.plan import Cell, Plan
+    from harness.matrix.results import Result
+    from harness.report.grid import Square
+
+# The handlers that a scenario uses, by what it says that it needs.
+HANDLERS = {"preserve_vm": "kvm-vm", "preserve_guest_memfd": "kvm-gmem", "preserve_memfd": "memfd"}
+
+
+def add(commands: Commands) -> None:
+    text = "run scenarios on every pair of kernels, configuration and machine of a plan"
+    parser = command(commands, "matrix", text, run)
+    parser.add_argument("plan", type=Path, metavar="PLAN.yaml", help="docs/matrix.md says what is in it")
+    parser.add_argument("--cell", action="append", default=[], metavar="NAME", help="only these cells")
+    parser.add_argument("--jobs", type=positive, help="cells at once (the plan's, or what fits)")
+    parser.add_argument("--fresh", action="store_true", help="do not go on with one that was interrupted")
+    parser.add_argument("--dry-run", action="store_true", help="print the cells, and how long they take")
+    parser.add_argument("--emit", choices=["github", "gitlab"], help="print the cells as jobs of a CI system")
+    parser.add_argument("--list", action="store_true", help="print the cells' names, one a line")
+    add_results(parser)
+    parser.add_argument("--runs", type=Path, metavar="DIR", help="where run directories are made")
+    output.add_install(parser)
+    output.add_color(parser)
+
+
+def add_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", type=Path, metavar="DIR", help="also leave the results there")
+    parser.add_argument("--no-history", action="store_true", help="do not keep them in the history")
+
+
+def run(options: argparse.Namespace) -> int:
+    from harness.matrix import emit
+
+    plan = load(options.plan)
+    if options.emit:
+        print((emit.github if options.emit == "github" else emit.gitlab)(plan, str(options.plan)))
+        return 0
+    plan = _chosen(plan, options.cell)
+    if options.list:
+        print("\n".join(cell.name for cell in plan.cells))
+        return 0
+    if options.dry_run:
+        return _dry_run(options, plan)
+    results = run_plan(options, plan)
+    return conclude(options, plan.name, results)
+
+
+def load(path: Path) -> Plan:
+    """The plan in a file."""
+    from harness.kernel import definition
+    from harness.matrix import plan
+    from harness.scenarios import resolve
+
+    layout = Layout.here()
+
+    def fragment(name: str) -> Path:
+        file = Path(name).expanduser() if "/" in name else layout.configs / f"{name}.config"
+        if not file.is_file():
+            names = [one.stem for one in layout.configs.glob("*.config")]
+            raise UsageError(f"there is no fragment {name!r}", hint=definition.nearest(name, names))
+        return file.resolve()
+
+    known = plan.Catalogues(
+        kernel=kernels.load,
+        fragment=fragment,
+        scenario=lambda word: resolve([word], layout.scenarios, everything=False),
+        recipe=DEFAULT_RECIPE,
+    )
+    return plan.load(path, known)
+
+
+def run_plan(options: argparse.Namespace, plan: Plan) -> list[Result]:
+    """Build each kernel once, then run the cells that have no result yet; those of an interrupted run
+    count.
+    """
+    from harness.matrix import pool, results
+    from harness.report import directory
+
+    place = results.directory(results.default_root(), plan)
+    if options.fresh:
+        results.clear(place)
+    done = {one.name: one for one in results.load([place])}
+    left = [cell for cell in plan.cells if cell.name not in done]
+    runs = options.runs or directory.default_root()
+    with output.progress(output.stdout(options)) as progress:
+        output.ensure_tools(options, progress)
+        if done:
+            progress(Update("matrix", f"{len(done)} cells were run before", finished=True))
+        _build(left, progress)
+        cells = {cell.name: cell for cell in left}
+        jobs = options.jobs or plan.jobs
+        counted = _Counter(len(left), progress)
+        cases = [(cell.name, cell.case) for cell in left]
+        for name, _, verdict in pool.run(cases, place, runs, jobs, counted.relay):
+            result = results.judged(cells[name], verdict, _handlers(cells[name]))
+            results.save(place, result)
+            done[name] = result
+            counted.end(result)
+    results.clear(place)
+    return [done[cell.name] for cell in plan.cells]
+
+
+class _Counter:
+    """Says with each cell how many remain, and when they end."""
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        import time
+
+        self._clock = time.monotonic
+        self._began = self._clock()
+        self._total, self._ended, self._progress = total, 0, progress
+
+    def relay(self, update: Update) -> None:
+        left = None
+        if self._ended:
+            left = (self._clock() - self._began) / self._ended * (self._total - self._ended)
+        text = f"{self._ended} of {self._total} cells ended, {update.text}"
+        self._progress(replace(update, text=text, done=self._ended / self._total, left=left))
+
+    def end(self, result: Result) -> None:
+        self._ended += 1
+        self._progress(Update(result.name, result.text, finished=True, outcome=result.outcome))
+
+
+def _build(cells: Sequence[Cell], progress: Progress) -> None:
+    """Each kernel once, before any cell runs; one that cannot be built is its cells' verdict."""
+    from harness import attempt
+
+    wanted = dict.fromkeys(one for cell in cells for one in (cell.case.kernel, cell.case.next_kernel))
+    for number, definition in enumerate(wanted, 1):
+
+        def relay(update: Update, name: str = f"kernel {number}", what: str = definition.name) -> None:
+            if not update.finished:
+                progress(replace(update, phase=name, text=f"{what}: {update.phase} {update.text}"))
+
+        name = f"kernel {number}"
+        try:
+            built = attempt.build_kernels((definition,), Store.default(), attempt.Timeline(relay))[definition]
+        except HarnessError as error:
+            text = f"{definition.name}: {error.message}"
+            outcome = attempt.outcome_of(error)
+            progress(Update(name, text, finished=True, outcome=outcome))
+        else:
+            abi = ", ".join(f"{key} {version}" for key, version in built.abi)
+            text = f"{definition.name}: Linux {built.release} ({abi})"
+            progress(Update(name, text, finished=True))
+
+
+def _handlers(cell: Cell) -> frozenset[str]:
+    """What the scenarios of a cell preserve, by what they need."""
+    from harness.scenarios import needs
+
+    names = frozenset(name for node in cell.case.scenarios for name in needs(Path(node.partition("::")[0])))
+    return frozenset(HANDLERS[name] for name in names if name in HANDLERS)
+
+
+def _chosen(plan: Plan, names: Sequence[str]) -> Plan:
+    known = {cell.name: cell for cell in plan.cells}
+    for name in names:
+        if name not in known:
+            raise UsageError(f"the plan has no cell {name!r}", hint="--list prints them")
+    return replace(plan, cells=tuple(known[name] for name in names)) if names else plan
+
+
+def _dry_run(options: argparse.Namespace, plan: Plan) -> int:
+    from harness.history import History, default_path
+    from harness.report.tables import show
+    from harness.report.words import count, duration
+
+    with History(default_path()) as history:
+        expected = {cell.name: history.expected_seconds(cell.name) for cell in plan.cells}
+    rows = [(name, duration(seconds) if seconds else "unknown") for name, seconds in expected.items()]
+    console = output.stdout(options)
+    show(console, plan.name, rows)
+    known = [seconds for seconds in expected.values() if seconds]
+    definitions = {one for cell in plan.cells for one in (cell.case.kernel, cell.case.next_kernel)}
+    total = sum(known) / len(known) * len(expected) if known else 0.0
+    text = f"about {duration(total)} one after the other" if known else "nothing is known of how long"
+    console.print(f"{count(len(expected), 'cell')} with {count(len(definitions), 'kernel')}: {text}")
+    return 0
+
+
+# ---- what is shown and kept of results: also of those that come from elsewhere -----------------
+
+
+def conclude(options: argparse.Namespace, name: str, results: Sequence[Result]) -> int:
+    """Show the table, leave the files, keep the history; returns the exit status."""
+    from harness.history import History, default_path
+    from harness.matrix import results as keeping
+    from harness.report import grid, junit
+
+    squares = [_square(one) for one in results]
+    if not options.no_history:
+        with History(default_path()) as history:
+            history.record(name, results)
+    if options.output:
+        options.output.mkdir(parents=True, exist_ok=True)
+        for one in results:
+            keeping.save(options.output, one)
+        facts = f"{len(results)} cells; the worst is {keeping.worst(results)}"
+        page = grid.page(f"Matrix {name}", facts, squares)
+        (options.output / "matrix.html").write_text(page, encoding="utf-8")
+        cases = [
+            ScenarioResult(one.name, one.outcome, one.seconds, one.text, one.verdict.detail)
+            for one in results
+        ]
+        (options.output / "junit.xml").write_text(junit.suite(name, cases), encoding="utf-8")
+    grid.show(output.stdout(options), f"Matrix {name}", squares)
+    sys.stdout.flush()
+    return STATUS[keeping.worst(results)] if results else STATUS[Outcome.SKIP]
+
+
+def _square(result: Result) -> Square:
+    from harness.matrix.oracle import Owed
+    from harness.report.grid import Square
+
+    plain = result.outcome is Outcome.PASS and result.owed is Owed.WORK
+    return Square(
+        result.row,
+        result.column,
+        result.outcome,
+        "" if plain else result.text,
+        result.seconds,
+        str(result.verdict.directory),
+    )
