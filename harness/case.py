@@ -146,27 +146,6 @@ class MachineSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """One attempt's input: two kernels (often the same), an image, a machine and scenarios.
-
-    scenarios: pytest node ids or keywords below selftests/. seed: of every pattern and every random choice.
-    vmcore: keep the memory of guests that fail or die.
-    snapshots: hosts may start from snapshots instead of booting. jobs: how many scenarios run beside each
-    other; 0 for as many as this machine has memory and processors for.
-    """
-
-    kernel: KernelDefinition
-    next_kernel: KernelDefinition
-    recipe: str
-    machine: MachineSpec
-    scenarios: tuple[str, ...]
-    seed: int = 1
-    vmcore: bool = False
-    snapshots: bool = True
-    jobs: int = 1
-
-
-@dataclass(frozen=True, slots=True)
 class Selftest:
     """One of the kernel's own tests. name: its path below tools/testing/selftests, without a suffix.
 
@@ -199,6 +178,28 @@ class Selftest:
     def title(self) -> str:
         """Its name in results."""
         return f"kselftest::{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One attempt's input: two kernels (often the same), an image, a machine, and what is run on it.
+
+    scenarios: pytest node ids or keywords below selftests/; or selftests: the kernel's own tests instead.
+    seed: of every pattern and every random choice. vmcore: keep the memory of guests that fail or die.
+    snapshots: hosts may start from snapshots instead of booting. jobs: how many scenarios run beside each
+    other; 0 for as many as this machine has memory and processors for.
+    """
+
+    kernel: KernelDefinition
+    next_kernel: KernelDefinition
+    recipe: str
+    machine: MachineSpec
+    scenarios: tuple[str, ...]
+    seed: int = 1
+    vmcore: bool = False
+    snapshots: bool = True
+    jobs: int = 1
+    selftests: tuple[Selftest, ...] = ()
 
 
 # ---- what the stages hand on ------------------------------------------------------------------

@@ -11,11 +11,12 @@ import re
 import tarfile
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from harness import record
-from harness.case import MiB, Outcome
+from harness.case import Case, MiB, Outcome
 from harness.errors import InfraError, UsageError
 from harness.report import directory, words
 
@@ -54,6 +55,16 @@ def find(word: str, runs: Path) -> Path:
         f"there are {', '.join(near)} in {words.place(runs)}" if near else f"{words.place(runs)} has no runs"
     )
     raise UsageError(f"there is no run {word!r}", hint=hint)
+
+
+def only_failed(result: Document, case: Case) -> Case:
+    """The case with only those of its scenarios, or of the kernel's own tests, that failed or broke."""
+    if not case.selftests:
+        return replace(case, scenarios=failed(result, case.scenarios))
+    names = {one["name"] for one in result.get("scenarios", ()) if one["outcome"] in FAILED}
+    if not (tests := tuple(test for test in case.selftests if test.title in names)):
+        raise UsageError("nothing failed in that run", hint="leave --failed out to run all of it again")
+    return replace(case, selftests=tests)
 
 
 def failed(result: Document, nodes: tuple[str, ...]) -> tuple[str, ...]:

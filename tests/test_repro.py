@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from harness import repro
+from harness.case import Case, KernelDefinition, MachineSpec, Selftest
 from harness.errors import UsageError
 
 NAME = "20261121T022535Z-ab12"
@@ -182,3 +183,17 @@ def test_comparison_tells_the_same_failure_from_another(result: dict[str, Any]) 
     ]
     now["scenarios"][1]["reason"] = "page 3"
     assert repro.compare(result, now)[1][2] == "FAIL, but: page 3"
+
+
+def test_failed_tests_of_the_kernel_are_those_that_are_run_again(result: dict[str, Any]) -> None:
+    tests = (Selftest("kvm/one"), Selftest("liveupdate/two", stages=2), Selftest("kvm/three"))
+    kernel = KernelDefinition("tiny", (), (), ())
+    case = Case(kernel, kernel, "minimal", MachineSpec(), (), selftests=tests)
+    outcomes = ("PASS", "FAIL", "SKIP")
+    result["scenarios"] = [
+        {"name": test.title, "outcome": outcome} for test, outcome in zip(tests, outcomes, strict=True)
+    ]
+    assert repro.only_failed(result, case).selftests == (tests[1],)
+    result["scenarios"][1]["outcome"] = "PASS"
+    with pytest.raises(UsageError, match="nothing failed"):
+        repro.only_failed(result, case)

@@ -81,7 +81,8 @@ def _case(options: argparse.Namespace, tests: tuple[Selftest, ...]) -> Case:
         next_kernel=kernels.load(options.next_kernel) if options.next_kernel else kernel,
         recipe=DEFAULT_RECIPE,
         machine=machines.chosen(options),
-        scenarios=tuple(test.title for test in tests),
+        scenarios=(),
+        selftests=tests,
     )
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 from harness.commands import output
@@ -51,18 +50,19 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _again(options: argparse.Namespace, found: Path, runs: Path) -> int:
-    from harness import attempt, record, repro
+    from harness import attempt, record, repro, upstream
     from harness.report.document import document
     from harness.report.tables import show
 
     layout, then = Layout.here(), record.result(found)
     case = record.read(found, layout, anyway=options.anyway)
     if options.failed:
-        case = replace(case, scenarios=repro.failed(then, case.scenarios))
+        case = repro.only_failed(then, case)
+    trials = upstream.Upstream(case.selftests) if case.selftests else None
     shown = output.stderr(options) if options.json else output.stdout(options)
     with output.progress(shown) as progress:
         output.ensure_tools(options, progress)
-        made = attempt.make(layout=layout, store=Store.default(), runs=runs, progress=progress)
+        made = attempt.make(layout=layout, store=Store.default(), runs=runs, progress=progress, trials=trials)
         verdict = made(case)
     status = output.conclude(options, shown, case, verdict)
     rows = repro.compare(then, document(case, verdict))

@@ -60,7 +60,7 @@ def _case(case: Case) -> Document:
         "kernel": case.kernel.name,
         "next_kernel": case.next_kernel.name,
         "recipe": case.recipe,
-        "scenarios": list(case.scenarios),
+        "scenarios": list(case.scenarios) or [test.title for test in case.selftests],
         "seed": case.seed,
         "machine": _machine(case.machine),
     }

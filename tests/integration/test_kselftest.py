@@ -71,7 +71,7 @@ def run(kernel: None, tmp_path: Path) -> Callable[..., dict[str, ScenarioResult]
             runs=tmp_path / "runs",
             trials=Ready(programs),
         )
-        verdict = trials(Case(definition, definition, DEFAULT_RECIPE, machine, ("ours",)))
+        verdict = trials(Case(definition, definition, DEFAULT_RECIPE, machine, ()))
         return {result.name.rpartition("/")[2]: result for result in verdict.scenarios}
 
     return run
