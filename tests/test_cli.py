@@ -143,6 +143,25 @@ def test_mistake_in_a_definition_says_where(luh: Luh, tmp_path: Path) -> None:
     assert f"{wrong}:3: source[0].siute" in said.err
 
 
+def test_tests_of_the_kernel_are_listed_and_a_wrong_name_is_told_what_is_near(luh: Luh) -> None:
+    listed = luh("kselftest", "--list")
+    assert listed.status == 0
+    assert "liveupdate/luo_kexec_simple" in listed.out
+    wrong = luh("kselftest", "luo_kexec_simpel")
+    assert wrong.status == 2
+    assert "luo_kexec_simple" in wrong.err
+
+
+def test_a_test_that_the_tree_does_not_have_is_known_before_anything_is_built(
+    luh: Luh, tiny_kernel: Path, standin: Callable[..., None]
+) -> None:
+    words = ("kselftest", "--kernel", str(tiny_kernel), "--two-stage", "liveupdate/luo_mine")
+    said = luh(*words, "--accel", "tcg", "--no-color")
+    assert said.status == 2
+    assert "the tree has no tools/testing/selftests/liveupdate/luo_mine.c" in said.err
+    assert not (luh.store.root / "kernel").exists()
+
+
 def test_list_names_everything(luh: Luh) -> None:
     said = luh("list")
     assert said.status == 0
