@@ -334,6 +334,7 @@ class _Attempt:
             self.case.seed,
             snapshots=self.store.root if self.case.snapshots else None,
             jobs=jobs,
+            vmcore=self.case.vmcore,
             crowding=slots.crowding(jobs, machine.cpus),
         )
 

@@ -285,11 +285,13 @@ def host(request: pytest.FixtureRequest, bench: Bench) -> Iterator[Session]:
     def remark(text: str) -> None:
         run.emit(Remark("snapshot", text))
 
-    def kept() -> AbstractContextManager[None]:
-        return _kept_at_failure(request, trial, bench)
+    @contextmanager
+    def kept() -> Iterator[None]:
+        with _memory_kept(trial), _kept_at_failure(request, trial, bench):
+            yield
 
-    # Somebody at the desk sees a failing boot as it is.
-    bench = replace(bench, snapshots=None) if run.desk is not None else bench
+    # Somebody at the desk sees a failing boot as it is, and so does a dump.
+    bench = replace(bench, snapshots=None) if run.desk is not None or bench.vmcore else bench
     boot = Boot(bench, trial.journal, trial.step, remark, adopt, kept)
     with _room(request.node, run, bench), boot.host() as session:
         trial.session = session
@@ -354,6 +356,22 @@ def _sit_down(
         trial.kept = False
         capture.resume_global_capture()
     trial.step("powering off")
+
+
+@contextmanager
+def _memory_kept(trial: Trial) -> Iterator[None]:
+    """With `--vmcore`, keep the guest's memory where the scenario fails or a kernel reported something."""
+    machine = trial.machine
+    assert machine
+    try:
+        yield
+    except KernelError:
+        if machine.bench.vmcore:
+            machine.keep_memory()
+        raise
+    failed = any(judge(error.value) is Outcome.FAIL for error in trial.errors)
+    if machine.bench.vmcore and (failed or diagnosis.reported(machine)):
+        machine.keep_memory()
 
 
 def _still_answers(session: Session) -> None:

@@ -42,6 +42,11 @@ def add(commands: Commands) -> None:
         help="how many scenarios run beside each other (as many as there are processors and memory for)",
     )
     parser.add_argument("--seed", type=int, default=1, help="of every pattern and random choice (1)")
+    parser.add_argument(
+        "--vmcore",
+        action="store_true",
+        help="keep the memory of a host that fails or dies, for crash and drgn",
+    )
     parser.add_argument("--runs", type=Path, metavar="DIR", help="where run directories are made")
     parser.add_argument(
         "--keep", action="store_true", help="leave the machine at a failure, and give a prompt there"
@@ -96,4 +101,5 @@ def _case(options: argparse.Namespace) -> Case:
         seed=options.seed,
         snapshots=options.snapshots,
         jobs=options.jobs,
+        vmcore=options.vmcore,
     )

@@ -227,6 +227,8 @@ def _make(
         "name": name,
         "version": tree.version,
         "tree": tree.digest,
+        "path": str(tree.path),
+        "output": str(output),
         "config": config.digest,
         "toolchain": toolchain.identity(),
         "subjects": tree.subjects,

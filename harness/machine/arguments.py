@@ -84,6 +84,7 @@ def command(program: str, bench: Bench, wires: Wires, memory: Memory | None = No
         *("-device", "virtio-serial-pci"),
         *("-device", f"virtserialport,id=port,chardev=agent,name={AGENT_PORT}"),
         *("-device", "pvpanic-pci"),
+        *(("-device", "vmcoreinfo") if bench.vmcore else ()),
         *_access(bench.access, wires),
         *(("-incoming", "defer") if memory and not memory.shared else ()),
     )

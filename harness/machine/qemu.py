@@ -242,7 +242,9 @@ class Machine:
     def _look(self, death: Death) -> Ending:
         at, seen = self.elapsed(), self._registers or postmortem.stopped_registers(self._monitor)
         reason = next((event.reason for event in self._events if event.name == "HANG"), "")
-        return Ending(death, at, reason, postmortem.address(seen), postmortem.brief(seen))
+        address = postmortem.address(seen)
+        self.mark(f"the guest died: {death} {address:#x} {reason}".rstrip())
+        return Ending(death, at, reason, address, postmortem.brief(seen))
 
     def keep_memory(self) -> None:
         """Stop the guest and write its memory to `vmcore` beside the other traces, unless that was done.

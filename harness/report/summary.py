@@ -13,6 +13,7 @@ from rich.text import Text
 
 from harness.case import Outcome, ScenarioResult, Verdict
 from harness.report import words
+from harness.report.findings import Group, grouped
 
 WIDE_COLUMNS = 90
 DETAIL_LINES = 40
@@ -32,6 +33,9 @@ def show(console: Console, verdict: Verdict) -> None:
     console.print()
     if verdict.scenarios:
         console.print(_table(verdict, wide=console.width >= WIDE_COLUMNS))
+        console.print()
+    if groups := grouped(verdict.scenarios):
+        console.print(_findings(groups, wide=console.width >= WIDE_COLUMNS))
         console.print()
     console.print(_facts(verdict))
     console.print()
@@ -77,6 +81,21 @@ def _cells(result: ScenarioResult, *, wide: bool) -> list[Text]:
     plain = [*((boot, update) if wide else ()), words.duration(result.seconds), verified]
     verdict = Text(result.outcome.value, f"bold {words.STYLES[result.outcome]}")
     return [Text(f" {words.scenario(result.name)}"), *map(Text, plain), verdict]
+
+
+def _findings(groups: tuple[Group, ...], *, wide: bool) -> Table:
+    """What the kernels said against themselves, each problem once."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("", justify="right", no_wrap=True)
+    table.add_column("Finding", overflow="fold")
+    for name in ("Where", "Kernel", *(("Scenarios",) if wide else ())):
+        table.add_column(name, overflow="fold")
+    for group in groups:
+        first, *others = group.scenarios
+        names = first + (f" and {len(others)} more" if others else "")
+        cells = (f" {group.count}x", group.first.title, group.first.place, group.where, names)
+        table.add_row(*map(Text, cells if wide else cells[:-1]))
+    return table
 
 
 def _facts(verdict: Verdict) -> Table:
