@@ -77,7 +77,10 @@ def make(
 
     def attempt(case: Case) -> Verdict:
         place = directory.create(runs)
-        under_way = _Attempt(case, place, layout, store, Timeline(progress), trials, equip, desk)
+        telling = replace(
+            store, told=lambda text: progress(Update("store", text, finished=True, outcome=Outcome.SKIP))
+        )
+        under_way = _Attempt(case, place, layout, telling, Timeline(progress), trials, equip, desk)
         try:
             verdict = under_way.verdict()
         except UsageError:

@@ -2,7 +2,8 @@
 """Artifacts on disk, found by the digest of their inputs.
 
 An entry is a directory `ROOT/KIND/DIGEST`. It appears whole or not at all (rename(2)), and a lock per
-entry (flock(2)) lets a second run wait for the first one's result instead of making it again.
+entry (flock(2)) lets a second run wait for the first one's result instead of making it again. It is sealed
+with the digests of its files, so that one that a disk or a person has damaged is noticed and made again.
 """
 
 from __future__ import annotations
@@ -11,19 +12,24 @@ import errno
 import fcntl
 import hashlib
 import itertools
+import json
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from harness.deadline import Deadline
 from harness.errors import DeadlineError, InfraError
 
 DIGEST_LENGTH = 20
+SEAL = ".sealed.json"
+# Of a larger file only the size is looked at, each time that its entry is used.
+LARGEST_CHECKED = 32 << 20
 LOCK_POLL_SECONDS = 0.1
 
 
@@ -40,9 +46,13 @@ def digest(*parts: str | bytes | Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The directory that all artifacts live in; safe to share between concurrent runs."""
+    """The directory that all artifacts live in; safe to share between concurrent runs.
+
+    told: called with a line about an entry that was damaged and is gone.
+    """
 
     root: Path
+    told: Callable[[str], None] = field(default=lambda text: None, compare=False, repr=False)
 
     @classmethod
     def default(cls) -> Store:
@@ -52,9 +62,15 @@ class Store:
         return cls(Path(named).absolute() if named else cache / "luh")
 
     def find(self, kind: str, key: str) -> Path | None:
-        """The entry's directory, or None where it has not been made."""
+        """The entry's directory, or None where it has not been made, or was damaged: then it is removed."""
         entry = self.root / kind / key
-        return entry if entry.is_dir() else None
+        if not entry.is_dir():
+            return None
+        if problem := _damage(entry):
+            self.told(f"{kind} in the store was damaged and is made again: {problem}")
+            _remove(entry)
+            return None
+        return entry
 
     def produce(
         self,
@@ -76,6 +92,9 @@ class Store:
         with disk_errors(self.root):
             (self.root / kind).mkdir(parents=True, exist_ok=True)
             with locked(self.root / kind / f".{key}.lock", deadline, waits=waits):
+                # What a run that was killed has begun: nobody else makes it while we hold the lock.
+                for draft in (self.root / kind).glob(f".{key}.*/"):
+                    shutil.rmtree(draft, ignore_errors=True)
                 return self.find(kind, key) or self._make(self.root / kind / key, make)
 
     def workspace(self, kind: str, key: str) -> Path:
@@ -91,10 +110,58 @@ class Store:
         try:
             draft.chmod(0o755)
             make(draft)
+            _seal(draft)
             draft.rename(entry)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         return entry
+
+
+# ---- seals ------------------------------------------------------------------------------------
+
+
+def _seal(entry: Path) -> None:
+    """Write down what the entry's own files are like; what is in folders below it is not looked at."""
+    files = {path.name: _state(path) for path in sorted(entry.iterdir()) if path.is_file()}
+    (entry / SEAL).write_text(json.dumps(files) + "\n", encoding="utf-8")
+
+
+def _damage(entry: Path) -> str:
+    """What is wrong with an entry in a few words, or ""."""
+    try:
+        files: dict[str, list[object]] = json.loads((entry / SEAL).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return ""  # made before there were seals
+    except ValueError:
+        return "its seal cannot be read"
+    for name, state in files.items():
+        if not (entry / name).is_file():
+            return f"{name} is gone"
+        if _state(entry / name) != state:
+            return f"{name} is not what was written"
+    return ""
+
+
+def _state(path: Path) -> list[object]:
+    """Size and digest of a file."""
+    status = path.stat()
+    checked = status.st_size <= LARGEST_CHECKED
+    return [status.st_size, _content(path, status.st_size, status.st_mtime_ns) if checked else ""]
+
+
+@cache
+def _content(path: Path, size: int, modified: int) -> str:
+    """The digest of a file; looked at once in a process as long as size and time stay the same."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remove(entry: Path) -> None:
+    """Take an entry out of sight at once, then delete it; another run may be doing the same."""
+    gone = entry.with_name(f".{entry.name}.{os.getpid()}.damaged")
+    with suppress(FileNotFoundError):
+        entry.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pytest
 
 from harness.deadline import Deadline
 from harness.errors import DeadlineError, InfraError
-from harness.store import Store, digest, locked
+from harness.store import SEAL, Store, digest, locked
 
 
 @pytest.fixture
@@ -80,6 +80,36 @@ def test_a_full_disk_is_the_machines_fault_and_says_where(store: Store) -> None:
     with pytest.raises(InfraError, match=f"cannot write to the store {store.root}: No space left") as caught:
         store.produce("kind", "key", full, deadline=soon())
     assert "LUH_STORE" in caught.value.hint
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove", "seal"])
+def test_a_damaged_entry_is_made_again_and_that_is_told(tmp_path: Path, damage: str) -> None:
+    told: list[str] = []
+    store = Store(tmp_path / "store", told.append)
+    entry = store.produce("kind", "key", write("first"), deadline=soon())
+    file = entry / "file"
+    match damage:
+        case "flip":
+            file.write_text("fIrst")
+        case "cut":
+            file.write_text("fir")
+        case "remove":
+            file.unlink()
+        case "seal":
+            (entry / SEAL).write_text("")
+    again = store.produce("kind", "key", write("second"), deadline=soon())
+    assert (again / "file").read_text() == "second"
+    assert len(told) == 1
+    assert "damaged" in told[0]
+    assert [path.name for path in (store.root / "kind").iterdir() if path.is_dir()] == ["key"]
+
+
+def test_what_a_killed_run_began_is_cleared_away(store: Store) -> None:
+    half = store.root / "kind" / ".key.abcd"
+    half.mkdir(parents=True)
+    (half / "vmlinux").write_text("half")
+    store.produce("kind", "key", write("whole"), deadline=soon())
+    assert not half.exists()
 
 
 def test_who_waits_says_so_once_and_who_does_not_is_silent(tmp_path: Path, store: Store) -> None:
