@@ -24,6 +24,7 @@ from harness.case import (
     PatchedTree,
     Phase,
     Progress,
+    Provider,
     ScenarioResult,
     Stage,
     Update,
@@ -36,7 +37,7 @@ from harness.errors import HarnessError, InfraError, KernelError, UsageError
 from harness.exchange import Collected, Ended, Event, Remark, Step, Uncollected
 from harness.image import build as image_build
 from harness.image import recipe as image_recipe
-from harness.kernel import build, config, patches, series, source
+from harness.kernel import build, config, mirror, patches, series, source
 from harness.layout import Layout
 from harness.machine import arguments, probe
 from harness.report import directory, files, words
@@ -319,6 +320,7 @@ class _Attempt:
             self.trees = patch_trees(left, self.store, self.timeline)
             if self.trials:
                 self.trials.admit(self.trees[self.case.kernel])
+            self._keep_origins()
             self.kernels |= build_trees(self.trees, self.store, self.timeline)
         with self.timeline.phase("image") as progress:
             image: Image = image_build.build(recipe, self.store, progress)
@@ -340,6 +342,18 @@ class _Attempt:
             vmcore=self.case.vmcore,
             crowding=slots.crowding(jobs, machine.cpus),
         )
+
+    def _keep_origins(self) -> None:
+        """Leave in the run directory what nobody else has: the state of a user's tree, and a thread."""
+        for one, tree in self.trees.items():
+            folder = self.directory / "trees" / one.name
+            if any(place.provider is Provider.TREE for place in one.sources) and Path(tree.origin).is_dir():
+                mirror.record(Path(tree.origin), tree, folder)
+            for given in one.series:
+                thread = patches.folder(given, self.store, silent) / patches.THREAD
+                if thread.is_file():
+                    folder.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(thread, folder)
 
     # ---- the scenarios -------------------------------------------------------------------------
 

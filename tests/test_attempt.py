@@ -44,6 +44,7 @@ def test_whole_way_to_a_verdict(tried: Attempt, case: Case, updates: list[Update
     assert verdict.kernel == verdict.next_kernel
     assert verdict.choice is not None
     assert (verdict.directory / "bench.json").is_file()
+    assert "digest: " in (verdict.directory / "trees/tiny/tree.txt").read_text()
     phases = {phase.name: phase for phase in verdict.phases}
     assert list(phases) == ["machine", "source", "series", "config", "build", "image", "scenarios"]
     starts = [phase.start for phase in verdict.phases]

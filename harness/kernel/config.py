@@ -17,17 +17,24 @@ from harness.kernel import kconfig, toolchain, trees
 from harness.store import Store, digest, locked
 
 RESOLVE_SECONDS = 600.0
+# A comment before an option: a tree that does not know the option at all is configured without it.
+OPTIONAL = "# Optional"
+UNKNOWN = "unknown"
 LINE = re.compile(r"(?:CONFIG_(\w+)=(.*)|# CONFIG_(\w+) is not set)\s*")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One line of a fragment; value is "n" for an option that is to be off."""
+    """One line of a fragment; value is "n" for an option that is to be off.
+
+    optional: it is not missed where the tree does not know it.
+    """
 
     name: str
     value: str
     fragment: Path
     line: int
+    optional: bool = False
 
 
 def resolve(
@@ -54,9 +61,17 @@ def resolve(
         deadline=deadline,
         waits=waiting(progress, "config", "configures this kernel"),
     )
-    told = f"{len(requests)} options asked for and given" if requests or not base else base.name
+    record = entry / UNKNOWN
+    told = _told(len(requests), record.read_text(encoding="utf-8").split() if record.exists() else [])
+    told = told if requests or not base else base.name
     progress(Update("config", told, done=1.0, finished=True))
     return Kconfig(entry / "config", digest(entry / "config"))
+
+
+def _told(asked: int, unknown: list[str]) -> str:
+    if not unknown:
+        return f"{asked} options asked for and given"
+    return f"{asked - len(unknown)} options given; this tree does not know {', '.join(unknown)}"
 
 
 def values(config: Path) -> dict[str, str]:
@@ -69,14 +84,16 @@ def _requests(fragments: Iterable[Path]) -> tuple[Request, ...]:
     """What the fragments ask for, by the last line for each option."""
     found: dict[str, Request] = {}
     for path in fragments:
+        before = ""
         for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             if match := LINE.fullmatch(text):
                 name = match[1] or match[3]
-                found[name] = Request(name, match[2] or "n", path, number)
+                found[name] = Request(name, match[2] or "n", path, number, before.startswith(OPTIONAL))
             elif text.strip() and not text.startswith("#"):
                 raise UsageError(
                     f"{path}:{number}: {text.strip()!r} is no option", hint="write CONFIG_NAME=value"
                 )
+            before = text
     return tuple(found.values())
 
 
@@ -98,7 +115,8 @@ def _make(
         shutil.copy(work / ".config", work / "base")
         if fragments:
             _merge(tree, fragments, work, deadline, progress)
-        _check(tree, requests, values(work / ".config"))
+        unknown = _check(tree, requests, values(work / ".config"))
+        (draft / UNKNOWN).write_text("\n".join(unknown), encoding="utf-8")
         shutil.copy(work / ".config", draft / "config")
 
 
@@ -132,11 +150,16 @@ def _run(argv: list[str], tree: PatchedTree, deadline: Deadline) -> None:
         )
 
 
-def _check(tree: PatchedTree, requests: tuple[Request, ...], config: dict[str, str]) -> None:
+def _check(tree: PatchedTree, requests: tuple[Request, ...], config: dict[str, str]) -> list[str]:
+    """The optional ones that the tree does not know; raises ConfigError for all else that is not as asked."""
     missing = [request for request in requests if config.get(request.name, "n") != request.value]
     if not missing:
-        return
+        return []
     options = kconfig.Tree(tree.path)
+    unknown = [one for one in missing if one.optional and one.name not in options.symbols]
+    missing = [one for one in missing if one not in unknown]
+    if not missing:
+        return [f"CONFIG_{one.name}" for one in unknown]
     names = ", ".join(f"CONFIG_{request.name}" for request in missing)
     raise ConfigError(
         f"asked for, but not in the final configuration: {names}",

@@ -13,11 +13,13 @@ import fnmatch
 import hashlib
 import json
 import os
+import shutil
 import stat
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.case import Progress, Source, SourceTree, Update, waiting
+from harness.case import PatchedTree, Progress, Source, SourceTree, Update, waiting
 from harness.deadline import Deadline
 from harness.errors import UsageError
 from harness.kernel import files, trees
@@ -29,6 +31,9 @@ MANIFEST = "manifest.json"
 # What an in-tree build leaves in a directory that is no git repository; `make mrproper` knows it all.
 BUILT = ("*.o", "*.a", "*.ko", "*.mod", ".*.cmd", ".*.d", ".config", ".config.old", "vmlinux*", "System.map")
 BUILT_BELOW = ("include/config/", "include/generated/", "arch/x86/include/generated/", ".git/")
+# A tree may belong to somebody else, and nothing of ours may start a daemon in it.
+TRUSTING = ("-c", "safe.directory=*", "-c", "core.fsmonitor=false")
+DIFF_HEAD = b"diff --git "
 # The files of a tree whose stat data have not changed: name -> (stat data, digest of the content).
 Manifest = dict[str, tuple[str, str]]
 
@@ -61,6 +66,55 @@ def checkout(source: Source, store: Store, progress: Progress) -> SourceTree:
     return trees.source_tree(holder, record)
 
 
+def record(origin: Path, tree: SourceTree | PatchedTree, folder: Path) -> None:
+    """Write down what a user's tree was when it was copied: its commit in tree.txt, and in tree.diff what is
+    not committed, with files that git does not know yet; only the digest where there is no repository.
+
+    The repository is read only: git's index and new objects go to a scratch directory.
+    """
+    deadline = Deadline.after(COPY_SECONDS, f"recording the state of {origin}")
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [f"tree: {origin}", f"version: {tree.version}", f"digest: {tree.digest}"]
+    asked = {
+        "commit": ("rev-parse", "HEAD"),
+        "branch": ("rev-parse", "--abbrev-ref", "HEAD"),
+        "describe": ("describe", "--always", "--dirty"),
+    }
+    for word, arguments in asked.items():
+        done = git(*TRUSTING, *arguments, cwd=origin, deadline=deadline, check=False)
+        if done.status == 0:
+            lines.append(f"{word}: {done.output.strip()}")
+    if _is_tracked(origin, deadline):
+        count = _write_uncommitted(origin, folder / "tree.diff", deadline)
+        lines.append(f"uncommitted: {count} files, in tree.diff" if count else "uncommitted: nothing")
+    else:
+        lines.append("no commit: git knows nothing of the tree, its digest is that of all its files")
+    (folder / "tree.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _is_tracked(origin: Path, deadline: Deadline) -> bool:
+    done = git(*TRUSTING, "ls-tree", "HEAD", "Makefile", cwd=origin, deadline=deadline, check=False)
+    return done.status == 0 and bool(done.output)
+
+
+def _write_uncommitted(origin: Path, target: Path, deadline: Deadline) -> int:
+    """Write the difference between HEAD and the tree as it is; returns the number of files that differ."""
+    ask = ("rev-parse", "--path-format=absolute", "--git-path", "index", "--git-path", "objects")
+    index, objects = git(*TRUSTING, *ask, cwd=origin, deadline=deadline).output.splitlines()
+    with tempfile.TemporaryDirectory(prefix="luh-index-") as scratch:
+        if Path(index).exists():  # with the user's index, git hashes only what has changed since
+            shutil.copy(index, f"{scratch}/index")
+        env = {
+            "GIT_INDEX_FILE": f"{scratch}/index",
+            "GIT_OBJECT_DIRECTORY": scratch,
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": objects,
+        }
+        git(*TRUSTING, "add", "--all", ".", cwd=origin, env=env, deadline=deadline)
+        shown = ("--binary", "--no-ext-diff", "--no-color", f"--output={target.resolve()}")
+        git(*TRUSTING, "diff", "--cached", *shown, "HEAD", "--", ".", cwd=origin, env=env, deadline=deadline)
+    return sum(line.startswith(DIFF_HEAD) for line in target.read_bytes().splitlines())
+
+
 def _update(origin: Path, done: float) -> Update:
     return Update("source", f"copying what changed in {origin}", done=done)
 
@@ -68,7 +122,7 @@ def _update(origin: Path, done: float) -> Update:
 def _names(origin: Path, deadline: Deadline) -> list[str]:
     """The files that belong to a tree: what git tracks or would offer to add, else all but build products."""
     listing = git(
-        *("-c", "safe.directory=*", "-c", "core.fsmonitor=false"),
+        *TRUSTING,
         *("ls-files", "-z", "--cached", "--others", "--exclude-standard"),
         cwd=origin,
         deadline=deadline,

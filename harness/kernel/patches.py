@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
+import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +26,7 @@ from harness.store import Store, digest
 
 GATHER_SECONDS = 300.0
 FETCH_SECONDS = 120.0
+NEW_SECONDS = 60.0
 # git format-patch writes its cover letter there; it has no diff that git am could apply.
 COVER_LETTER = "0000-"
 # What b4 fetched, beside the patches that were found in it.
@@ -165,7 +167,8 @@ def _from_thread(message_id: str, store: Store, progress: Progress) -> Path:
     kept = store.workspace("threads", digest("thread", message_id)) / THREAD
     progress(Update("series", f"fetching the thread of {message_id}"))
     try:
-        _fetch(message_id, kept, deadline)
+        if not _is_new(kept):
+            _fetch(message_id, kept, deadline)
     except InfraError as error:
         if not kept.exists():
             raise
@@ -179,6 +182,11 @@ def _from_thread(message_id: str, store: Store, progress: Progress) -> Path:
     return store.produce(
         "patches", digest("thread", hashlib.sha256(kept.read_bytes()).digest()), make, deadline=deadline
     )
+
+
+def _is_new(kept: Path) -> bool:
+    """Whether a thread was fetched just now, by an earlier step of the same run."""
+    return kept.exists() and time.time() - kept.stat().st_mtime < NEW_SECONDS
 
 
 def _fetch(message_id: str, target: Path, deadline: Deadline) -> None:

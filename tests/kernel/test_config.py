@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.case import Kconfig, SourceTree, silent
+from harness.case import Kconfig, SourceTree, Update, silent
 from harness.errors import ConfigError, UsageError
 from harness.kernel import config, series
 from harness.store import Store
@@ -41,6 +41,27 @@ def test_a_whole_config_takes_the_place_of_tinyconfig_and_is_completed(
     base.write_text("CONFIG_EXPERT=y\nCONFIG_GONE_SINCE=y\nCONFIG_TINY=y\n")
     resolved = config.resolve(series.apply(checkout(), (), store, silent), (), store, silent, base)
     assert config.values(resolved.path) == {"EXPERT": "y", "PRINTK": "y", "TINY": "y"}
+
+
+def test_an_optional_option_that_the_tree_does_not_know_is_done_without(
+    resolve: Resolve, updates: list[Update], checkout: Callable[[], SourceTree], store: Store, tmp_path: Path
+) -> None:
+    fragment = tmp_path / "old.config"
+    fragment.write_text("CONFIG_EXPERT=y\n# Optional: only newer trees have it.\nCONFIG_NEWER=y\n")
+    tree = series.apply(checkout(), (), store, silent)
+    for _ in range(2):  # also where it was configured before
+        config.resolve(tree, (fragment,), store, updates.append)
+        assert updates[-1].text == "1 options given; this tree does not know CONFIG_NEWER"
+
+
+def test_an_optional_option_that_the_tree_knows_has_to_come_out(resolve: Resolve) -> None:
+    with pytest.raises(ConfigError, match="CONFIG_KVM"):
+        resolve("# Optional: for old trees.\nCONFIG_KVM=y\n")
+
+
+def test_only_the_option_below_the_word_is_optional(resolve: Resolve) -> None:
+    with pytest.raises(ConfigError, match="CONFIG_NEEDED"):
+        resolve("# Optional: this one.\nCONFIG_NEWER=y\nCONFIG_NEEDED=y\n")
 
 
 def test_a_later_fragment_wins(resolve: Resolve) -> None:

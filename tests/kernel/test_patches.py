@@ -220,11 +220,12 @@ def test_a_thread_is_fetched_by_its_id_and_kept(b4: Path, store: Store) -> None:
 
 
 def test_without_a_network_the_thread_is_taken_as_it_was(
-    b4: Path, store: Store, updates: list[Update]
+    b4: Path, store: Store, updates: list[Update], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     thread = Series(Medium.MESSAGE, "1234@host")
     before = subjects(thread, store)
     (b4 / "down").touch()
+    monkeypatch.setattr(patches, "NEW_SECONDS", 0.0)
     assert [path.name for path in patches.gather((thread,), store, updates.append)] != []
     assert subjects(thread, store) == before
     assert any("taking what was fetched before" in update.text for update in updates)

@@ -13,7 +13,7 @@ import pytest
 from harness.case import Provider, Source, SourceTree, Update, silent
 from harness.deadline import Deadline
 from harness.errors import InfraError, UsageError
-from harness.kernel import source, trees
+from harness.kernel import mirror, source, trees
 from harness.store import Store
 
 Shell = Callable[[str, Path], str]
@@ -212,3 +212,34 @@ def test_all_failures_are_listed_where_no_source_works(tmp_path: Path, store: St
         source.checkout(sources, store, silent)
     assert f"{tmp_path}/one" in caught.value.detail
     assert f"{tmp_path}/two" in caught.value.detail
+
+
+def test_the_state_of_a_users_tree_is_recorded_without_writing_to_it(
+    linux: Path, checkout: Checkout, sh: Shell, tmp_path: Path
+) -> None:
+    (linux / ".gitignore").write_text("*.o\n")
+    sh("git init -q; git add -A; git commit -qm base", linux)
+    (linux / "kernel/fork.c").write_text("int edited; /* \xe9 */\n", encoding="latin-1")
+    (linux / "mm/new.c").write_text("int fresh;\n")
+    (linux / "mm/ignored.o").write_text("no")
+    before = sh("find . -type f | sort | xargs sha256sum; git count-objects", linux)
+    mirror.record(linux, checkout(), tmp_path / "state")
+    assert sh("find . -type f | sort | xargs sha256sum; git count-objects", linux) == before
+    told = (tmp_path / "state/tree.txt").read_text()
+    assert f"commit: {sh('git rev-parse HEAD', linux).strip()}\n" in told
+    assert "uncommitted: 2 files, in tree.diff" in told
+    sh(f"git clone -q {linux} again; git -C again apply {tmp_path}/state/tree.diff", tmp_path)
+    for name in ("kernel/fork.c", "mm/new.c"):
+        assert (tmp_path / "again" / name).read_bytes() == (linux / name).read_bytes()
+    assert not (tmp_path / "again/mm/ignored.o").exists()
+
+
+def test_a_tree_that_git_does_not_know_is_recorded_by_its_digest(
+    linux: Path, checkout: Checkout, tmp_path: Path
+) -> None:
+    tree = checkout()
+    mirror.record(linux, tree, tmp_path / "state")
+    told = (tmp_path / "state/tree.txt").read_text()
+    assert f"digest: {tree.digest}\n" in told
+    assert "no commit" in told
+    assert not (tmp_path / "state/tree.diff").exists()
