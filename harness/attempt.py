@@ -39,7 +39,8 @@ from harness.image import build as image_build
 from harness.image import recipe as image_recipe
 from harness.kernel import build, config, mirror, patches, series, source
 from harness.layout import Layout
-from harness.machine import arguments, probe
+from harness.machine import arguments
+from harness.remote import HERE, Place
 from harness.report import directory, files, words
 from harness.scenarios import rules
 from harness.shell.desk import Desk
@@ -64,33 +65,34 @@ def make(
     runs: Path,
     progress: Progress = silent,
     trials: Trials | None = None,
-    equip: Callable[[Bench], Bench] = lambda bench: bench,
+    place: Place = HERE,
     desk: Desk | None = None,
 ) -> Attempt:
     """An Attempt that builds in the store and leaves its traces and results in a new directory below `runs`.
 
-    trials: what is run once all is built, and not the case's scenarios. equip: gives the bench what the case
-    does not tell. desk: where somebody sits who wants a prompt at a failure.
+    trials: what is run once all is built, and not the case's scenarios. place: where the machines
+    are, and what they have beyond what the case says. desk:
+    where somebody sits who wants a prompt at a failure.
     It raises UsageError for a case that cannot be, which leaves nothing; every other error is in the verdict.
     What cuts it off (Ctrl-C, a mistake of the harness) is raised again when the results that there are until
     then have been written.
     """
 
     def attempt(case: Case) -> Verdict:
-        place = directory.create(runs)
+        traces = directory.create(runs)
         telling = replace(
             store, told=lambda text: progress(Update("store", text, finished=True, outcome=Outcome.SKIP))
         )
-        under_way = _Attempt(case, place, layout, telling, Timeline(progress), trials, equip, desk)
+        under_way = _Attempt(case, traces, layout, telling, Timeline(progress), trials, place, desk)
         try:
             verdict = under_way.verdict()
         except UsageError:
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(traces, ignore_errors=True)
             raise
         except (KeyboardInterrupt, Exception) as error:
             with suppress(InfraError):
                 files.write(case, under_way.cut_off(error), rules(layout.contract))
-                error.add_note(f"what there was until then: {words.place(place)}")
+                error.add_note(f"what there was until then: {words.place(traces)}")
             raise
         try:
             files.write(case, verdict, rules(layout.contract))
@@ -248,7 +250,7 @@ class _Attempt:
     store: Store
     timeline: Timeline
     trials: Trials | None = None
-    equip: Callable[[Bench], Bench] = lambda bench: bench
+    place: Place = HERE
     desk: Desk | None = None
     trees: dict[KernelDefinition, PatchedTree] = field(default_factory=dict)
     kernels: dict[KernelDefinition, Kernel] = field(default_factory=dict)
@@ -262,7 +264,7 @@ class _Attempt:
         """Run all stages; raises UsageError."""
         try:
             record.write(self.case, self.directory, lambda some: patches.gather(some, self.store, silent))
-            bench = self.equip(self.prepare())
+            bench = self.place.equip(self.prepare())
             self._try(bench)
         except UsageError:
             raise
@@ -312,7 +314,7 @@ class _Attempt:
         recipe = image_recipe.load(self.case.recipe, self.layout.recipes)
         with self.timeline.phase("machine") as progress:
             deadline = Deadline.after(PROBE_SECONDS, "finding out what this machine can do")
-            self.choice = probe.choose(self.case.machine.accelerator, deadline)
+            self.choice = self.place.choose(self.case.machine.accelerator, deadline)
             progress(_said(f"{self.choice.accelerator.upper()}: {self.choice.reason}"))
         definitions = (self.case.kernel, self.case.next_kernel)
         self.kernels = {} if self.trials else pinned_kernels(definitions, self.store, self.timeline)

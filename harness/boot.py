@@ -17,6 +17,7 @@ from harness.machine import snapshot
 from harness.machine.arguments import Memory, command_line
 from harness.machine.qemu import Machine
 from harness.machine.snapshot import Snapshot
+from harness.ssh.target import TargetMachine
 from harness.store import Store
 
 BOOT_SECONDS = 30.0
@@ -37,7 +38,7 @@ class Boot:
     journal: Journal
     step: Callable[[str], None]
     remark: Callable[[str], None]
-    adopt: Callable[[Machine], None]
+    adopt: Callable[[Machine | TargetMachine], None]
     around: Callable[[], AbstractContextManager[None]] = nullcontext
 
     @contextmanager
@@ -51,7 +52,8 @@ class Boot:
 
     def _booted(self, stack: ExitStack) -> Session:
         self.step("booting")
-        machine = stack.enter_context(Machine(self.bench))
+        machine = TargetMachine(self.bench) if self.bench.target else Machine(self.bench)
+        stack.enter_context(machine)
         self.adopt(machine)
         stack.enter_context(self.around())
         with self.journal.phase("boot"):
@@ -60,7 +62,8 @@ class Boot:
     def _restored(self, stack: ExitStack) -> Session | None:
         """The session of a machine that went on from its snapshot; None where there is none to be had."""
         bench, store = self.bench, self.bench.snapshots
-        if store is None or bench.access != Access() or bench.disks:
+        elsewhere = bench.launcher or bench.target
+        if store is None or bench.access != Access() or bench.disks or elsewhere:
             return None  # a shell, a debugger, a network card and further disks are there from the start
         deadline = self._deadline("a snapshot", SNAPSHOT_SECONDS)
         ready = snapshot.provide(bench, Store(store), self._take, deadline)
@@ -100,11 +103,11 @@ class Boot:
             self._first_word(machine).call("host.prepare")
             snapshot.save(machine, directory, self._deadline("saving a snapshot"))
 
-    def _first_word(self, machine: Machine) -> Session:
+    def _first_word(self, machine: Machine | TargetMachine) -> Session:
         return Session.open(
             machine,
             self._deadline("the kernel's first boot"),
-            command_line=command_line(self.bench),
+            command_line=machine.command_line,
             time_scale=self.bench.time_scale,
             journal=self.journal,
         )

@@ -319,6 +319,33 @@ class AcceleratorChoice:
 
 
 @dataclass(frozen=True, slots=True)
+class Remote:
+    """Where an SSH server is, and what proves who is who.
+
+    identity: a private key; None for the agent's and those of ~/.ssh. known_hosts: a file besides the user's
+    own; host_key: the server's key as known_hosts has it ("ssh-ed25519 AAAA..."), "" for what these say.
+    """
+
+    user: str
+    host: str
+    port: int = 22
+    identity: Path | None = None
+    known_hosts: Path | None = None
+    host_key: str = ""
+
+    def __str__(self) -> str:
+        return f"ssh://{self.user}@{self.host}" + (f":{self.port}" if self.port != 22 else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A real machine as the host under test. bundle: a tar file with the agent and the payloads for it."""
+
+    remote: Remote
+    bundle: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Access:
     """Ways into a machine besides the agent's port.
 
@@ -339,6 +366,8 @@ class Bench:
     vmcore: whether the memory of a guest that fails or dies is kept there.
     snapshots: the store that hosts may start from; None where each has to boot. jobs: how many scenarios run
     beside each other. crowding: how much slower each is therefore, and for all else that this machine does.
+    launcher: words before QEMU's command line, for QEMU on another machine. target: the real machine in the
+    place of QEMU's.
     """
 
     kernel: Kernel
@@ -349,6 +378,8 @@ class Bench:
     directory: Path
     seed: int = 1
     access: Access = Access()
+    launcher: tuple[str, ...] = ()
+    target: Target | None = None
     disks: tuple[Disk, ...] = ()
     vmcore: bool = False
     snapshots: Path | None = None
@@ -363,6 +394,8 @@ class Bench:
         """
         if self.access.debugger:
             return 2000.0
+        if self.target:
+            return 10.0  # firmware, disks and services of a real machine
         return self.choice.time_scale * max(self.kernel.slowness, self.next_kernel.slowness) * self.crowding
 
 

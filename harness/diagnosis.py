@@ -14,6 +14,7 @@ from harness.deadline import Deadline
 from harness.kernel import lines as sources
 from harness.kernel.lines import Reference
 from harness.machine.qemu import Machine
+from harness.ssh.target import TargetMachine
 from harness.store import Store
 
 LOCATE_SECONDS = 60.0
@@ -24,7 +25,7 @@ _FRAME = re.compile(rf"(?:^|\]|\d:)\s+(?:\? )?{SYMBOL}")
 Places = dict[Reference, tuple[str, ...]]
 
 
-def findings(machine: Machine, leaks: str = "") -> tuple[Finding, ...]:
+def findings(machine: Machine | TargetMachine, leaks: str = "") -> tuple[Finding, ...]:
     """All findings of a machine that is off; complete once nothing is left of it.
 
     leaks: what kmemleak reported when it was asked at the end (agent/leaks.py), which no console has.
@@ -36,12 +37,12 @@ def findings(machine: Machine, leaks: str = "") -> tuple[Finding, ...]:
     return tuple(_placed(found, machine.bench))
 
 
-def reported(machine: Machine) -> bool:
+def reported(machine: Machine | TargetMachine) -> bool:
     """Whether a kernel has said anything against itself so far."""
     return bool(console.findings((line.at, line.text) for line in machine.console))
 
 
-def _dying(machine: Machine, log: console.Log) -> str:
+def _dying(machine: Machine | TargetMachine, log: console.Log) -> str:
     """The function that the CPU was in when the machine ended."""
     if machine.ending is None or not machine.ending.address:
         return ""

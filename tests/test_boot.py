@@ -16,6 +16,7 @@ from harness.guest.journal import Journal
 from harness.guest.session import Identity
 from harness.machine import snapshot
 from harness.machine.qemu import Machine
+from harness.ssh.target import TargetMachine
 from harness.store import Store
 
 
@@ -27,7 +28,7 @@ class Host:
         self.journal = Journal()
         self.steps: list[str] = []
         self.remarks: list[str] = []
-        self.machines: list[Machine] = []
+        self.machines: list[Machine | TargetMachine] = []
 
     def up(self) -> Identity:
         boot = Boot(self.bench, self.journal, self.steps.append, self.remarks.append, self.machines.append)

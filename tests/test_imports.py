@@ -15,28 +15,36 @@ import harness
 ROOT = Path(harness.__file__).parent
 SOURCES = {path.relative_to(ROOT).with_suffix(""): path for path in sorted(ROOT.rglob("*.py"))}
 MODULES = {".".join(("harness", *name.parts)).removesuffix(".__init__") for name in SOURCES}
-STAGES = ("kernel", "image", "machine", "guest", "crash", "kselftest", "report")
+STAGES = ("kernel", "image", "machine", "guest", "crash", "kselftest", "report", "ssh")
 VOCABULARY = {"", "case", "errors", "command", "deadline", "store"}
 
 # What a stage may import beyond the vocabulary and its own folder.
 STAGE_NEEDS = {
     "guest": {"machine", "agent.wire"},
     "machine": {"agent.wire"},
+    "ssh": {"machine", "agent.wire", "exchange"},
     "kselftest": {"guest.program"},
 }
 # attempt, boot and plugin compose the stages, and so does what runs the kernel's own tests, what a person
 # works with, and what tries patches (workshop); diagnosis composes a machine's end with its kernels' sources;
 # the command line only names what is in their catalogues.
-COMPOSERS = {"attempt", "boot", "plugin", "upstream", "diagnosis", "shell", "workshop"}
+COMPOSERS = {"attempt", "boot", "plugin", "upstream", "diagnosis", "remote", "shell", "workshop"}
 # A bisection reads repositories and the versions in them; it knows no other part of a stage.
 CATALOGUES = {
     "repro": {"report"},
-    "commands": {"kernel.definition", "kernel.patches", "image.recipe", "kselftest.tests", "report"},
+    "commands": {
+        "kernel.definition",
+        "kernel.patches",
+        "image.recipe",
+        "kselftest.tests",
+        "report",
+        "ssh.connection",
+    },
     "bisect": {"kernel.git", "kernel.abi", "kernel.patches"},
 }
 STARTERS = {"subprocess.run", "subprocess.Popen", "os.system", "os.popen", "os.fork", "os.posix_spawn"}
 # Besides report/ and the command line: scripts, whose output is their result.
-PRINTERS = {"options", "environment", "image/collect", "agent/__main__"}
+PRINTERS = {"ssh/launcher", "options", "environment", "image/collect", "agent/__main__"}
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -96,7 +104,8 @@ def test_only_composers_know_several_stages() -> None:
 
 def test_only_command_starts_processes() -> None:
     for name, path in SOURCES.items():
-        if str(name) != "command" and name.parts[0] != "agent":  # the agent knows nothing of the harness
+        # The agent, and what runs beside QEMU on another machine, know nothing of the harness.
+        if str(name) not in ("command", "ssh/supervisor") and name.parts[0] != "agent":
             assert not calls(path) & {
                 "subprocess.run",
                 "subprocess.Popen",

@@ -158,6 +158,7 @@ def main(arguments: list[str]) -> int:
         case ["--stream", descriptor]:
             serve(int(descriptor), int(descriptor), stays=False)
         case ["--stdio"]:
+            _mount_debugfs()
             serve(0, 1, stays=False)
         case ["--probe-kvm"]:
             return _probe()
@@ -190,17 +191,21 @@ def _load_modules() -> None:
 
 def _open_port(name: str) -> int:
     """The virtio-serial port of that name (drivers/char/virtio_console.c), once the kernel has found it."""
+    _mount_debugfs()
+    while True:
+        for port in _list("/sys/class/virtio-ports"):
+            if _port_name(port) == name:
+                return os.open(f"/dev/{port}", os.O_RDWR | os.O_CLOEXEC)
+        time.sleep(RETRY_SECONDS)
+
+
+def _mount_debugfs() -> None:
     from .host import mount_debugfs
 
     try:
         mount_debugfs()
     except OSError:
         pass  # hello says then that the kexec count is unknown
-    while True:
-        for port in _list("/sys/class/virtio-ports"):
-            if _port_name(port) == name:
-                return os.open(f"/dev/{port}", os.O_RDWR | os.O_CLOEXEC)
-        time.sleep(RETRY_SECONDS)
 
 
 def _port_name(port: str) -> str:

@@ -20,15 +20,17 @@ MAGIC = (0xFEE1DEAD, 672274793)
 COMMANDS = {"kexec": 0x45584543, "restart": 0x01234567, "power_off": 0x4321FEDC, "halt": 0xCDEF0123}
 
 DISK_SERIAL = "next-kernel"
+# Set on a real machine, which has a file in the place of that disk, and other files that must not be lost.
+KERNEL_VARIABLE = "LUH_NEXT_KERNEL"
 
 
 def load(command_line: str, path: str = "") -> dict[str, float]:
-    """Load a bzImage, from `path` or from the disk whose serial is "next-kernel".
+    """Load a bzImage, from `path`, the file of $LUH_NEXT_KERNEL, or the disk whose serial is "next-kernel".
 
     Returns the seconds for reading the kernel and for the system call.
     """
     started = time.monotonic()
-    kernel = _regular_file(path or disk(DISK_SERIAL))
+    kernel = _regular_file(path or os.environ.get(KERNEL_VARIABLE) or disk(DISK_SERIAL))
     read = time.monotonic()
     text = command_line.encode() + b"\0"
     try:
@@ -49,6 +51,8 @@ def loaded() -> bool:
 
 def reboot(command: str = "kexec") -> None:
     """Go. Returns, with the errno, only when the kernel refuses; everything is as before then."""
+    if KERNEL_VARIABLE in os.environ:
+        os.sync()
     syscall("reboot", *MAGIC, COMMANDS[command], None)
 
 

@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-L2_DIRECTORY = "/luh/l2"
+L2_DIRECTORY = os.environ.get("LUH_L2", "/luh/l2")
 
 CODE_SLOT = 500
 CODE_SIZE = 16 * 4096

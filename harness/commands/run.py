@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.case import Access, Bench, Case
-from harness.commands import kernels, machines, output
+from harness.commands import kernels, machines, output, remotes
 from harness.layout import Layout
 from harness.options import DEFAULT_RECIPE, SHELL_RECIPE, Commands, command, positive
 from harness.store import Store
@@ -28,6 +28,7 @@ def add(commands: Commands) -> None:
     kernels.add(parser)
     parser.add_argument("--next-kernel", metavar="NAME", help="the kernel to update to (default: the same)")
     machines.add(parser)
+    remotes.add(parser)
     parser.add_argument(
         "--no-snapshots",
         dest="snapshots",
@@ -69,12 +70,14 @@ def run(options: argparse.Namespace) -> int:
         desk = stack.enter_context(opened()) if options.keep else None
         debugger = stack.enter_context(gdb.socket_path()) if options.gdb else None
 
+        progress = stack.enter_context(output.progress(shown, live=not (options.keep or options.gdb)))
+        place = remotes.chosen(options, progress)
+
         def equip(bench: Bench) -> Bench:
             bench = replace(bench, access=Access(terminal=options.keep, debugger=debugger))
             output.note(gdb.instructions(bench))
-            return bench
+            return place.equip(bench)
 
-        progress = stack.enter_context(output.progress(shown, live=not (options.keep or options.gdb)))
         output.ensure_tools(options, progress, *["busybox"] * options.keep)
         runs = options.runs or directory.default_root()
         verdict = attempt.make(
@@ -82,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
             store=Store.default(),
             runs=runs,
             progress=progress,
-            equip=equip,
+            place=replace(place, equip=equip),
             desk=desk,
         )(case)
     return output.conclude(options, shown, case, verdict)

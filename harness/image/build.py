@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import tarfile
 import time
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -37,6 +38,7 @@ UUID = "6c756800-0000-4000-8000-000000000001"
 # Where programs are that a plain user's PATH leaves out.
 ADMINISTRATORS_PATH = "/usr/sbin:/sbin"
 SECONDS = 120.0
+BUNDLE = "agent.tar"
 
 
 def build(recipe: Recipe, store: Store, progress: Progress) -> Image:
@@ -56,6 +58,34 @@ def build(recipe: Recipe, store: Store, progress: Progress) -> Image:
         took = time.monotonic() - started
         progress(Update("image", f"built {recipe.name} in {took:.1f} s", done=1.0, finished=True))
     return Image(recipe.name, key, entry / "root.erofs")
+
+
+def bundle(recipe: Recipe, store: Store) -> Path:
+    """A tar file with the agent and the payloads of a recipe, for a machine that has a system of its own."""
+    sources = [path for path in sorted(recipe.payloads.iterdir()) if path.is_file()]
+    sources += [*sorted(AGENT.glob("*.py")), Path(__file__)]
+    key = digest(interpreter.stamp(_tool(COMPILER)), *(path.name for path in sources), *sources)
+    waiting = Deadline.after(SECONDS, "bundling the agent")
+    return store.produce("bundles", key, lambda draft: _bundle(recipe, draft), deadline=waiting) / BUNDLE
+
+
+def _bundle(recipe: Recipe, draft: Path) -> None:
+    with tarfile.open(draft / BUNDLE, "w") as archive:
+        for source in sorted(AGENT.glob("*.py")):
+            archive.add(source, f"agent/{source.name}", filter=_anonymous)
+        for payload in sorted(recipe.payloads.glob("*.S")):
+            flat = draft / f"{payload.stem}.bin"
+            _assemble(payload, recipe.payloads / LINKER_SCRIPT, flat)
+            archive.add(flat, f"l2/{flat.name}", filter=_anonymous)
+            flat.unlink()
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """The same bytes wherever and whenever it is made."""
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mtime, member.mode = 0, 0o644
+    return member
 
 
 def _key(recipe: Recipe) -> str:

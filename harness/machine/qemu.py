@@ -136,6 +136,11 @@ class Machine:
         """Whether its guest is known to be at its end."""
         return self._over.is_set()
 
+    @property
+    def command_line(self) -> str:
+        """What the kernels are told, at the boot and at the kexec."""
+        return arguments.command_line(self.bench)
+
     def elapsed(self) -> float:
         """Seconds since power-on."""
         return time.monotonic() - self._powered_on
@@ -258,7 +263,7 @@ class Machine:
 
     def _start(self, stack: ExitStack) -> None:
         """Put on the stack what has to be undone; the last that is put there is undone first."""
-        program = command.find(arguments.PROGRAM)
+        program = arguments.PROGRAM if self.bench.launcher else command.find(arguments.PROGRAM)
         if not program:
             raise InfraError(f"{arguments.PROGRAM} is not on PATH", hint=INSTALL)
         directory = self.bench.directory

@@ -26,6 +26,7 @@ from harness.guest import program
 from harness.guest.session import Session
 from harness.machine.qemu import Machine
 from harness.shell.attach import Left, attach
+from harness.ssh.target import TargetMachine
 
 FILE = "<prompt>"
 DETAIL_LINES = 20
@@ -67,7 +68,11 @@ class Prompt(code.InteractiveConsole):
     """
 
     def __init__(
-        self, machine: Machine, session: Session | None, seed: int, names: Mapping[str, Any] | None = None
+        self,
+        machine: Machine | TargetMachine,
+        session: Session | None,
+        seed: int,
+        names: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(filename=FILE)
         self.machine = machine
