@@ -31,12 +31,12 @@ _LATE_PREFIX = re.compile(_TIME)
 _HINT = re.compile(
     r"BUG|WARNING: |panic - not|UBSAN: |INFO: |Oops|unreferenced object|suspected memory leaks|LOCKUP"
     r"|protection fault|double fault|divide error|invalid opcode|stack segment|int3: |unchecked MSR"
-    r"|usercopy: |KASAN: "
+    r"|usercopy: |KASAN: |refcount_t: "
 )
 _END = re.compile(r"---\[ end |^ </TASK>$")
 _RULE = re.compile(r"^={20,}$")
 # Kinds whose report goes on behind its stack.
-_LONG = ("kasan", "kfence", "warning", "oops", "bug", "panic", "usercopy", "stall", "lockup")
+_LONG = ("kasan", "kfence", "warning", "oops", "bug", "panic", "usercopy", "stall", "lockup", "refcount")
 # What a kernel panics of when it has reported something before: the same trouble once more.
 _CONSEQUENCE = re.compile(
     r"Kernel panic - not syncing: (?:Fatal exception|.*panic_on_warn|softlockup: hung tasks|Hard LOCKUP"
@@ -48,6 +48,7 @@ _CONTINUES = {
     "oops": re.compile(r"Oops|BUG: unable|general protection|double fault|.*stack guard"),
     "bug": re.compile(r"Oops: invalid opcode|invalid opcode: "),
     "usercopy": re.compile(r"kernel BUG at|Oops: |invalid opcode: "),
+    "refcount": re.compile(r"WARNING: lib/refcount"),
     "stall": re.compile(r"rcu: INFO: "),
     "panic": re.compile(r"Kernel panic"),
 }
@@ -219,9 +220,9 @@ _DEADLY = ("panic", "oops", "bug", "usercopy")
 
 def _silent(log: Log, ending: Ending, function: str, found: Sequence[Finding]) -> Finding | None:
     last = found[-1] if found else None
-    if last and last.kernel == log.kernel and not log.between and ending.death is not Death.HANG:
-        told = last.kind in _DEADLY or any("Kernel panic" in line for line in last.lines)
-        if told:
+    if last and last.kernel == log.kernel and not log.between:
+        panicked = any("Kernel panic" in line for line in last.lines)
+        if panicked or (last.kind in _DEADLY and ending.death is not Death.HANG):
             return None
     kind, name = _name(log, ending, function)
     tail = tuple(line.raw for line in log.lines[-BEFORE_LINES:])

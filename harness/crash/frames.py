@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 SYMBOL = r"[A-Za-z_][\w.]*\+0x[0-9a-f]+/0x[0-9a-f]+"
 
 # A stack's line; a question mark is before what the unwinder does not vouch for.
-_FRAME = re.compile(rf"^\s*(?:<TASK>\s*)?({SYMBOL})(?:\s|$)")
+_FRAME = re.compile(rf"^\s*({SYMBOL})(?:\s|$)")
+_GUESS = re.compile(rf"^\s*\? ({SYMBOL})(?:\s|$)")
 _RIP = re.compile(rf"^RIP: 0010:({SYMBOL})")
 _AT = re.compile(rf"\bat: ({SYMBOL})")
 _IN_FLIGHT = re.compile(r"in-flight: \d+\w*:([A-Za-z_]\w*)")
@@ -74,7 +75,8 @@ def _first(pattern: re.Pattern[str]) -> Look:
 
 
 def _trace(match: re.Match[str], report: Sequence[str]) -> list[str]:
-    return [found[1] for line in report if (found := _FRAME.match(line))]
+    """The frames of all stacks, and behind them the unwinder's guesses."""
+    return [found[1] for kind in (_FRAME, _GUESS) for line in report if (found := kind.match(line))]
 
 
 _LOOKS: dict[str, Look] = {

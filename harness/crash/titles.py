@@ -105,6 +105,7 @@ FORMATS: tuple[Format, ...] = (
         "WARNING in %s",
         "line rip trace",
     ),
+    _format("refcount", r"refcount_t: ", "WARNING: refcount bug in %s"),
     _format("warning", rf"{_WARNING}(?P<place>\S+?:\d+)", "WARNING in %s"),
     _format("warning", r"WARNING: (?P<text>.*)", r"WARNING: \g<text>", ""),
 )
@@ -113,7 +114,6 @@ _ADDRESS = re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{16}\b")
 _NUMBER = re.compile(r"\b\d+\b")
 _STACK_CORRUPTED = re.compile(rf"stack-protector: Kernel stack is corrupted in: ({SYMBOL})")
 _ACCESS = re.compile(r"^(Read|Write) of size")
-_REFCOUNT = re.compile(r"refcount_t: ")
 
 
 def recognise(text: str) -> tuple[Format, re.Match[str]] | None:
@@ -133,8 +133,6 @@ def title(form: Format, match: re.Match[str], report: Sequence[str]) -> tuple[st
         return f"panic: stack is corrupted in {plain(corrupted[1])}", corrupted[1]
     function = culprit(form.look, match, report)
     text = match.expand(form.title.replace("%a", _access(report)))
-    if form.kind == "warning" and any(_REFCOUNT.search(line) for line in report):
-        text = "WARNING: refcount bug in %s"
     if "%s" in text:
         return text.replace("%s", plain(function)) if function else text.replace(" in %s", ""), function
     return " ".join(_NUMBER.sub("N", _ADDRESS.sub("ADDR", text)).split()), function

@@ -23,7 +23,7 @@ LOGS = Path(__file__).resolve().parents[1] / "console-logs"
 MARK, END = "# provoke ", "# the guest died: "
 RULE = "---"
 MOST_LINES = 220
-_LINE = re.compile(r"^ *(\d+\.\d+) ([|#]) (.*)$")
+_LINE = re.compile(r"^ *(-?\d+\.\d+) ([|#]) (.*)$")
 _ENDING = re.compile(r"(\w+)(?: in (\S+))?")
 
 
@@ -88,6 +88,8 @@ def main(run: Path) -> None:
     for console in sorted(run.glob("*/console.log")):
         for name, lines, end in cut(console.read_text(encoding="utf-8")):
             word = console.parent.name.rpartition(".")[2].removeprefix("test_") if name == "boot" else name
+            # LKDTM's words are in upper case, and some of ours are the same.
+            word = f"lkdtm-{word}" if word.partition(" ")[0].isupper() else word
             path = folder / f"{word.lower().replace(' ', '-').replace('_', '-')}.log"
             head = [f"kernel: {bench.kernel.name}, Linux {bench.kernel.release}"]
             if end:
@@ -98,6 +100,9 @@ def main(run: Path) -> None:
             known = load(path).expected if path.exists() else None
             path.write_text(body, encoding="utf-8")
             expected = known if known is not None else [told(one) for one in load(path).found()]
+            if not expected:
+                path.unlink()
+                continue
             head += [f"finding: {one}" for one in expected]
             path.write_text("\n".join((*head, RULE, *lines)) + "\n", encoding="utf-8")
             print(path.relative_to(LOGS), *head[1:], sep="\n    ")

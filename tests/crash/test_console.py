@@ -101,6 +101,10 @@ def test_a_death_that_a_report_tells_of_is_none() -> None:
     assert len(findings(console(BANNER, *OOPS, FATAL), Ending(Death.RESET, 9.0))) == 1
 
 
+def test_a_panic_that_halts_for_good_is_one_finding() -> None:
+    assert len(findings(console(BANNER, *OOPS, FATAL), Ending(Death.HANG, 9.0))) == 1
+
+
 def test_the_next_kernels_death_is_not_explained_by_the_old_ones_report() -> None:
     found = findings(console(BANNER, *OOPS, KEXEC, BANNER, "x"), Ending(Death.RESET, 9.0))
     assert [(one.kind, one.kernel) for one in found] == [("oops", 0), ("triple-fault", 1)]
