@@ -64,7 +64,7 @@ class Luh:
             "LUH_BISECTIONS": str(self.directory / "bisections"),
             "COLUMNS": "200",
         }
-        deadline = Deadline.after(170, "luh bisect")
+        deadline = Deadline.after(900, "luh bisect")
         done = command.run(argv, env=env, cwd=cwd or self.directory, deadline=deadline, check=False)
         return done.status, done.output
 
@@ -132,7 +132,7 @@ def test_it_is_the_command_of_the_user_s_own_bisection(luh: Luh) -> None:
         ["sh", "-ec", script],
         cwd=luh.history.tree,
         env={**IDENTITY, **env, "PATH": os.environ["PATH"]},
-        deadline=Deadline.after(120, "git bisect run"),
+        deadline=Deadline.after(900, "git bisect run"),
     ).output
     assert "first bad commit: [" in said
     assert "kernel: fault 3" in said.partition("# first bad commit")[2]
