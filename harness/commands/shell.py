@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
             progress(Update("boot", "waiting for gdb" if options.gdb else ""))
             machine, host = stack.enter_context(start.booted(bench, follow=options.console))
             progress(Update("boot", f"Linux {host.identity.release}", finished=True))
-        output.note(keys.reached(made, machine.forwarded_port()) if made else "")
+        output.note(keys.reached(made, machine.forwarded_port(), options.kernel) if made else "")
         _greet(host)
         return prompt.Prompt(machine, host, bench.seed).converse()
 

@@ -52,13 +52,14 @@ def make(folder: Path) -> Keys:
     return Keys(disk, identity, _line(server))
 
 
-def reached(keys: Keys, port: int) -> str:
+def reached(keys: Keys, port: int, kernel: str) -> str:
     """How to get to the server behind that port of this machine: as a person, and for the scenarios."""
     known = keys.identity.with_name("known_hosts")
     known.write_text(f"[127.0.0.1]:{port} {keys.host_key}\n")
     return (
         f"ssh -p {port} -i {keys.identity} -o UserKnownHostsFile={known} root@127.0.0.1\n"
-        f"luh run --target ssh://root@127.0.0.1:{port} --identity {keys.identity} --known-hosts {known}"
+        f"luh run --kernel {kernel} --target ssh://root@127.0.0.1:{port}"
+        f" --identity {keys.identity} --known-hosts {known}"
     )
 
 
