@@ -266,9 +266,9 @@ def _splat(scenario: Document) -> Iterator[str]:
 
 
 def _first_failure(result: Document) -> Document | None:
-    """The first scenario with the run's outcome, where that is a failure."""
-    wanted = [one for one in result.get("scenarios", ()) if one["outcome"] == result["outcome"] in FAILED]
-    return wanted[0] if wanted else None
+    """The first scenario with the outcome of the run, else the first that failed."""
+    found = [one for one in result.get("scenarios", ()) if one["outcome"] in FAILED]
+    return next((one for one in found if one["outcome"] == result["outcome"]), found[0] if found else None)
 
 
 def _field(name: str, text: str) -> Iterator[str]:
