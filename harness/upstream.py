@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from harness.attempt import Ground
+from harness.boot import Boot
 from harness.case import (
     Bench,
     Finding,
@@ -31,7 +32,6 @@ from harness.case import (
 )
 from harness.crash.console import findings
 from harness.crash.excerpt import heading
-from harness.deadline import Deadline
 from harness.errors import KernelError, UsageError
 from harness.guest import program
 from harness.guest.journal import Journal
@@ -39,11 +39,10 @@ from harness.guest.session import Session
 from harness.image import disk
 from harness.kernel import config, selftests
 from harness.kselftest.verdict import Judgement, judge, tail
-from harness.machine.arguments import command_line
 from harness.machine.qemu import Machine
+from harness.ssh.target import TargetMachine
 
 DISK, MOUNT = "selftests", "/run/selftests"
-BOOT_SECONDS = 30.0
 # The link in /proc of the descriptor that keeps a session (kernel/liveupdate/luo_session.c).
 SESSION_LINK = "luo_session"
 OPTION_HINT = ", which linux-7.3-kselftest has"
@@ -132,20 +131,26 @@ class _Boot:
         self._current: _Course | None = self._courses[0] if len(batch) == 1 else None
         self._journal = Journal()
         self._known: set[str] = set()
+        self._machine: Machine | TargetMachine | None = None
 
     def run(self) -> None:
         """Power on, run what can be run, power off. Raises InfraError; KernelError where no test began."""
-        with Machine(self._bench) as machine:
-            try:
-                self._tests(machine)
-            except _Stop:
-                pass
-            except KernelError as error:
-                self._blame(error)
-        self._read_console(machine)
+        boot = Boot(self._bench, self._journal, self._say, self._say, self._adopt)
+        try:
+            with boot.host() as session, suppress(_Stop):
+                self._tests(session)
+        except KernelError as error:
+            self._blame(error)
+        if self._current is None and not self._left():
+            self._report_late()
 
-    def _tests(self, machine: Machine) -> None:
-        session = self._open(machine)
+    def _adopt(self, machine: Machine | TargetMachine) -> None:
+        self._machine = machine
+
+    def _tests(self, session: Session) -> None:
+        if found := self._found(session, ""):
+            raise _reports(found)
+        self._mount(session)
         carried = [course for course in self._courses if self._before(session, course)]
         if carried:
             self._current = carried[0] if len(carried) == 1 else None
@@ -159,21 +164,6 @@ class _Boot:
         session.call("host.hello")
 
     # ---- the steps -----------------------------------------------------------------------------
-
-    def _open(self, machine: Machine) -> Session:
-        self._say("booting")
-        with self._journal.phase("boot"):
-            session = Session.open(
-                machine,
-                Deadline.after(BOOT_SECONDS, "the kernel's first boot", scale=self._bench.time_scale),
-                command_line=command_line(self._bench),
-                time_scale=self._bench.time_scale,
-                journal=self._journal,
-            )
-        if found := self._found(session, ""):
-            raise _reports(found)
-        self._mount(session)
-        return session
 
     def _mount(self, session: Session) -> None:
         if self._bench.disks:
@@ -254,6 +244,7 @@ class _Boot:
             phases=(*self._boot_phases(), *course.phases),
             updates=updates,
             subtests=judgement.subtests,
+            findings=judgement.findings,
         )
         self._keep(result, course)
         self.settled.add(test)
@@ -280,7 +271,8 @@ class _Boot:
         if self._current is not None:
             detail = "\n".join(filter(None, (error.detail, tail(self._current.output))))
             with suppress(_Stop):
-                self._settle(self._current, Judgement(Outcome.FAIL, error.message, detail))
+                judgement = Judgement(Outcome.FAIL, error.message, detail, findings=self._late())
+                self._settle(self._current, judgement)
         elif not self.updated or not self._left():
             raise error
 
@@ -289,7 +281,8 @@ class _Boot:
         if self._current is None:
             raise _Stop
         error = _reports(found)
-        self._settle(self._current, Judgement(Outcome.FAIL, error.message, error.detail))
+        judgement = Judgement(Outcome.FAIL, error.message, error.detail, findings=tuple(found))
+        self._settle(self._current, judgement)
 
     def _found(self, session: Session, mark: str) -> tuple[Finding, ...]:
         """What this boot's kernel has reported since the mark."""
@@ -299,16 +292,19 @@ class _Boot:
         self._known.update(one.title for one in found)
         return found
 
-    def _read_console(self, machine: Machine) -> None:
-        """What was said after the last look, on the way to a kexec or at the end, is no test's own."""
-        if self._current is None and not self._left():
-            said = findings((line.at, line.text) for line in machine.console)
-            late = [one for one in said if one.title not in self._known]
-            if late:
-                error = _reports(late)
-                self._ground.report(
-                    ScenarioResult("kernel::console", Outcome.FAIL, 0.0, error.message, detail=error.detail)
-                )
+    def _report_late(self) -> None:
+        """What a kernel said on the way to a kexec, or at the end, is no test's own."""
+        if late := self._late():
+            told = _reports(late)
+            self._ground.report(
+                ScenarioResult("kernel::console", Outcome.FAIL, 0.0, told.message, told.detail, findings=late)
+            )
+
+    def _late(self) -> tuple[Finding, ...]:
+        """What the consoles have that was not there when a boot's log was looked at last."""
+        lines = self._machine.console if self._machine else ()
+        said = findings((line.at, line.text) for line in lines)
+        return tuple(one for one in said if one.title not in self._known)
 
     def _left(self) -> bool:
         return any(course.one.test not in self.settled for course in self._courses)

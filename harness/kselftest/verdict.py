@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from harness.case import Outcome, Subtest
+from harness.case import Finding, Outcome, Subtest
 from harness.guest.program import Ended
 from harness.kselftest import ktap
 
@@ -31,12 +31,16 @@ DETAIL_LINES = 60
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """reason: in a line; for a PASS, what was left out of it. detail: for a FAIL, its last words."""
+    """reason: in a line; for a PASS, what was left out of it. detail: for a FAIL, its last words.
+
+    findings: what a kernel reported against itself meanwhile.
+    """
 
     outcome: Outcome
     reason: str = ""
     detail: str = ""
     subtests: tuple[Subtest, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 def judge(ended: Ended) -> Judgement:
