@@ -153,6 +153,8 @@ def check(
         raise UsageError("there is no series to check", hint="name one, or a kernel that has one")
     if not 1 <= first <= len(patches):
         raise UsageError(f"there is no patch {first}: the series has {len(patches)}")
+    name = " + ".join(one.name for one in case.kernel.series)
+    progress(Update("series", f"{len(patches)} patches of {name}", finished=True))
     asked = tuple(one for one in Check if boots or one not in (Check.BOOTS, Check.PASSES))
     rows: list[Row] = []
     began = time.monotonic()
@@ -162,7 +164,6 @@ def check(
         shown.update(Update("", step.subject))
         rows.append(step.row())
         progress(_ended(rows[-1], len(patches)))
-    name = " + ".join(one.name for one in case.kernel.series)
     return Report(name, workshop.tree(case.kernel), tuple(rows), tuple(_breaks(rows)))
 
 

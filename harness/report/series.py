@@ -15,6 +15,7 @@ from harness.case import Outcome
 from harness.report import words
 
 WIDE_COLUMNS = 96
+NUMBER_WIDTH, TIME_WIDTH, LEAST_SUBJECT = 3, 8, 12
 # The checks, by what they are called where there is room, and where there is none.
 HEADS = {
     "applies": "app",
@@ -86,7 +87,7 @@ def show(console: Console, report: Report) -> None:
     heading = Text(f"Series {report.series}", "bold underline")
     console.print(heading.append(f"  on {report.tree}", "not bold not underline"))
     console.print()
-    console.print(_table(report, wide=wide))
+    console.print(_table(report, console.width))
     console.print()
     for one in report.breaks:
         console.print(Padding(_broken(one, wide=wide), (0, 0, 0, 1)))
@@ -99,15 +100,18 @@ def show(console: Console, report: Report) -> None:
     console.print(_verdict(report))
 
 
-def _table(report: Report, *, wide: bool) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+def _table(report: Report, width: int) -> Table:
+    """As wide as it is told, so that the subjects give way and never the columns."""
+    wide = width >= WIDE_COLUMNS
     heads = tuple(HEADS) if wide else tuple(HEADS.values())
-    table.add_column("  #", justify="right", no_wrap=True, min_width=3)
-    table.add_column("Patch", no_wrap=True, overflow="ellipsis")
+    rest = NUMBER_WIDTH + 1 + sum(len(head) + 1 for head in heads) + (TIME_WIDTH + 1 if wide else 0)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column("#", justify="right", no_wrap=True, width=NUMBER_WIDTH)
+    table.add_column("Patch", no_wrap=True, overflow="ellipsis", width=max(width - rest - 1, LEAST_SUBJECT))
     for head in heads:
-        table.add_column(head, justify="center", no_wrap=True, min_width=len(head))
+        table.add_column(head, justify="center", no_wrap=True, width=len(head))
     if wide:
-        table.add_column("", justify="right", no_wrap=True, min_width=8)
+        table.add_column("", justify="right", no_wrap=True, width=TIME_WIDTH)
     for row in report.rows:
         found = {str(one.check): one for one in row.findings}
         marks = [_mark(found[name].outcome) if name in found else Text() for name in HEADS]
