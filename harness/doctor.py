@@ -46,6 +46,8 @@ TOOLS = (
     Tool("busybox", "root shells in the host under test", "busybox-static", required=False),
     Tool("dropbear", "hosts under test that are reached by SSH", "dropbear-bin", required=False),
     Tool("gdb", "looking into both kernels", "gdb", required=False),
+    Tool("sshd", "the tests of machines elsewhere", "openssh-server", required=False),
+    Tool("ssh-keygen", "the tests of machines elsewhere", "openssh-client", required=False),
 )
 # What some of the kernel's own tests are built with besides, by their folder.
 SELFTEST_TOOLS = {"kvm": (Tool("uuid/uuid.h", "the kernel's own tests of KVM", "uuid-dev"),)}

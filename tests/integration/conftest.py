@@ -20,6 +20,7 @@ import pytest
 
 from harness import command
 from harness.deadline import Deadline
+from tests.ssh.conftest import server  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD_SECONDS = 3600.0
