@@ -37,7 +37,7 @@ TOOLS = (
     Tool("qemu-system-x86_64", "the machine that the kernels run on", "qemu-system-x86"),
     Tool(
         "ccache",
-        "kernels in a tenth of the time, when one like it was built before",
+        "kernel builds: what was compiled once is not compiled again",
         "ccache",
         required=False,
     ),
