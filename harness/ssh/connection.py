@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import re
 import shlex
 import time
@@ -21,6 +22,8 @@ from harness.errors import DeadlineError, InfraError, UsageError
 CHUNK = 1 << 16
 ADDRESS = re.compile(r"ssh://(?:(?P<user>[^@/]+)@)?(?P<host>\[[^]]+\]|[^:/@]+)(?::(?P<port>\d+))?/?")
 KEEPALIVE_SECONDS = 5
+# It prints a traceback for each connection that is refused, which a rebooting machine does many times.
+logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 
 def parse(

@@ -37,23 +37,3 @@ def test_qemu_runs_on_another_machine(luh_run: Callable[..., Ran], server: Remot
     console = (ran.directory / one["traces"] / "console.log").read_text()
     assert console.count("Linux version 7.3") == 2
     assert not qemus(".cache/luh/remote")
-
-
-def test_lost_connection_is_broken_and_leaves_no_qemu(
-    luh_run: Callable[..., Ran], server: Remote, tmp_path: Path
-) -> None:
-    body = """
-import os, re, signal
-from pathlib import Path
-def test_it(host, request):
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        words = entry.read_bytes().split(b"\\0")
-        if any(word.endswith(b"/supervisor.py") for word in words) and words[0] == b"python3":
-            os.kill(int(entry.parent.name), signal.SIGKILL)
-    host.memory_free()
-"""
-    (tmp_path / "test_own.py").write_text(body)
-    ran = luh_run(tmp_path / "test_own.py", *words(server))
-    assert ran.status == 3
-    assert ran.result["outcome"] == "BROKEN"
-    assert not qemus(".cache/luh/remote")
