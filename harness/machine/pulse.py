@@ -88,20 +88,23 @@ def hang(samples: Sequence[Sample], *, between: bool, patience: float) -> Hang |
     """What hangs, judging by samples in the order of their time; None while anything may still go on.
 
     between: whether one kernel has gone and the next has not spoken, so that code at low addresses is ours
-    (purgatory, the decompressor) and not a guest's. patience: how many times slower than usual the kernel is.
+    (purgatory, the decompressor) and not a guest's. patience: how many times slower than usual the kernel is,
+    and the machine that it runs on: a CPU that gets no processor looks like one that loops.
     """
     if not samples:
         return None
     now = samples[-1].at
     if _all(
-        samples, now - OFF_SECONDS, lambda sample: bool(sample.cpus) and all(cpu.dead for cpu in sample.cpus)
+        samples,
+        now - OFF_SECONDS * patience,
+        lambda sample: bool(sample.cpus) and all(cpu.dead for cpu in sample.cpus),
     ):
         return Hang(-1, "all CPUs are halted with interrupts off")
     for cpu in samples[-1].cpus:
         if cpu.halted or not cpu.privileged or not (between or cpu.address >= KERNEL_HALF):
             continue
         history = [(sample.at, one) for sample in samples for one in sample.cpus if one.number == cpu.number]
-        if _same(history, now - OFF_SECONDS, cpu, interrupts=False):
+        if _same(history, now - OFF_SECONDS * patience, cpu, interrupts=False):
             return Hang(cpu.number, f"CPU {cpu.number} loops with interrupts off")
         if _same(history, now - ON_SECONDS * patience, cpu, interrupts=True):
             return Hang(cpu.number, f"CPU {cpu.number} loops in the kernel")
