@@ -47,11 +47,6 @@ def per_turn(confidence: float, turns: int) -> float:
     return float(1.0 - confidence ** (1.0 / max(1, turns)))
 
 
-def failure_rate(tally: Tally) -> float:
-    """The expected rate of failures (the mean of the beta distribution)."""
-    return (tally.fails + 1) / (tally.runs + 2)
-
-
 def _likelihood(seen: Tally, known: Tally, *, steady: bool, fits: bool) -> float:
     """Of `seen` after `known`. steady: `known` never wobbled; fits: nor did `seen`, in the same way."""
     wobbly_before = _marginal(known)

@@ -49,7 +49,7 @@ def add(commands: Commands) -> None:
         default=CONFIDENCE,
         help="that the answer is right: runs are repeated for it where a scenario wobbles (0.99)",
     )
-    how.add_argument("--parallel", action="store_true", help="build the next two candidates while one runs")
+    how.add_argument("--parallel", action="store_true", help="build the next two commits while one runs")
     how.add_argument("--resume", nargs="?", const="", metavar="NAME", help="go on with a search (the latest)")
     how.add_argument("--dry-run", action="store_true", help="say what would be done, and how long it takes")
     how.add_argument(
@@ -119,7 +119,9 @@ def _commits(options: argparse.Namespace, words: tuple[str, ...], name: str | No
     ends, terms = _ends(options, history.Repository.of(tree))
     case = _case(options)
     if options.dry_run:
-        return _dry_run(options, history.Repository.of(tree), ends)
+        theirs = history.Repository.of(tree)
+        extra = 5 if options.side == "both" else 3  # the ends, the two crossings, the revert
+        return _dry_run(options, _commit_rows(theirs, ends), ends_apart(theirs, ends), extra)
     with _docket(options, words, name, ends_apart(history.Repository.of(tree), ends)) as docket:
         repository = history.Repository.borrow(tree, docket.state.directory / "repository")
         variants = _Variants(options, case.kernel, repository)
@@ -218,31 +220,32 @@ def _ahead(
         yield foresee
 
 
-def _dry_run(options: argparse.Namespace, repository: Repository, ends: Ends) -> int:
+def _dry_run(options: argparse.Namespace, rows: list[tuple[str, str]], candidates: int, extra: int) -> int:
+    """Say how many steps git or ddmin takes for so many candidates. extra: rulings besides, ends and
+    others.
+    """
     from math import ceil, log2
 
     from harness.bisect import state
     from harness.report.tables import show
     from harness.report.words import duration
 
-    apart = ends_apart(repository, ends)
-    steps = ceil(log2(max(2, apart)))
-    extra = 2 + (2 if options.side == "both" else 0) + 1
+    steps = ceil(log2(max(2, candidates)))
     usual = state.usual_seconds(state.default_root())
-    rows = [
-        ("Good", repository.describe(ends.good[0]).line),
-        ("Bad", repository.describe(ends.bad).line),
-        ("Commits", f"{apart} between them, {len(ends.skipped)} skipped"),
-        ("Steps", f"about {steps}, after {extra - 1} for the ends and sides; one more for the revert"),
-        (
-            "Time",
-            f"about {duration((steps + extra) * usual)}: a candidate took {duration(usual)} so far"
-            if usual
-            else "unknown: nothing was bisected here before",
-        ),
-    ]
+    time = "unknown: nothing was bisected here before"
+    if usual:
+        time = f"about {duration((steps + extra) * usual)}: a candidate took {duration(usual)} so far"
+    rows = [*rows, ("Steps", f"about {steps}, and {extra} for the ends and what follows"), ("Time", time)]
     show(output.stdout(options), "Plan", rows)
     return FOUND
+
+
+def _commit_rows(repository: Repository, ends: Ends) -> list[tuple[str, str]]:
+    return [
+        ("Good", repository.describe(ends.good[0]).line),
+        ("Bad", repository.describe(ends.bad).line),
+        ("Commits", f"{ends_apart(repository, ends)} between them, {len(ends.skipped)} skipped"),
+    ]
 
 
 # ---- patches and options ----------------------------------------------------------------------
@@ -258,6 +261,8 @@ def _patches(options: argparse.Namespace, words: tuple[str, ...], name: str | No
     good, bad = _number(options.good, 0, len(found)), _number(options.bad, len(found), len(found))
     if good >= bad:
         raise UsageError(f"the good end, {good} patches, has to come before the bad one, {bad}")
+    if options.dry_run:
+        return _dry_run(options, [("Patches", f"{bad - good} between {good} and {bad}")], bad - good, 2)
     with _docket(options, words, name, bad - good) as docket:
         repository, commits = made_up(docket.state.directory / "repository", found)
         numbers = {sha: number for number, sha in enumerate(commits)}
@@ -297,6 +302,8 @@ def _options(options: argparse.Namespace, words: tuple[str, ...], name: str | No
             raise UsageError(f"no .config {file}", hint="name both, with --good-config and --bad-config")
     good, bad = options.good_config.absolute(), options.bad_config.absolute()
     apart = len(searching.difference(searching.values(good), searching.values(bad)))
+    if options.dry_run:
+        return _dry_run(options, [("Options", f"{apart} differ")], apart, 2)
     with _docket(options, words, name, apart) as docket:
         found = searching.search(good, bad, _case(options), docket)
     rows = [("Culprits" if number == 0 else "", change.text) for number, change in enumerate(found.culprits)]

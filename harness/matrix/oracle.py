@@ -73,7 +73,9 @@ def judge(expected: Expectation, verdict: Verdict, console: str) -> Judgement:
         return Judgement(Outcome.FAIL, f"it passed, although they differ: {expected.why}")
     missing = [text for text, pattern in _signs(expected) if not re.search(pattern, console)]
     if missing:
-        return Judgement(Outcome.FAIL, f"refused in another way than documented: {verdict.reason}")
+        lacks = " and ".join(missing)
+        text = f"refused in another way than documented, the console lacks {lacks}: {verdict.reason}"
+        return Judgement(Outcome.FAIL, text)
     if expected.owed is not Owed.PANIC and re.search(r"Kernel panic|Oops:|BUG:|WARNING:", console):
         return Judgement(Outcome.FAIL, f"it refused, but not only that: {verdict.reason}")
     return Judgement(Outcome.PASS, f"{REFUSALS[expected.owed]}: {expected.why}")

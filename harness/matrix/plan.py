@@ -30,7 +30,7 @@ import yaml
 from harness.case import Accelerator, Case, GiB, KernelDefinition, KiB, MachineSpec, MiB
 from harness.errors import UsageError
 
-FIELDS = {"from", "to", "configs", "machines", "scenarios", "jobs", "exclude", "lane"}
+FIELDS = {"from", "to", "configs", "machines", "scenarios", "jobs", "exclude"}
 MACHINE = {"memory", "cpus", "numa_nodes", "accelerator"}
 UNITS = {"K": KiB, "M": MiB, "G": GiB}
 DEFAULT = "default"
@@ -145,7 +145,10 @@ def _plan(path: Path, data: dict[str, Any], known: Catalogues) -> Plan:
     kept = tuple(one for one in every if not any(fnmatchcase(one.name, pattern) for pattern in left_out))
     if not kept:
         raise UsageError("exclude: leaves no cell")
-    return Plan(path.stem, kept, data.get("jobs"))
+    jobs = data.get("jobs")
+    if jobs is not None and not (isinstance(jobs, int) and jobs > 0):
+        raise UsageError(f"jobs: {jobs!r} is no positive number")
+    return Plan(path.stem, kept, jobs)
 
 
 def _list(data: dict[str, Any], field: str) -> list[Any]:

@@ -180,4 +180,4 @@ def test_a_plan_says_what_it_takes(luh: Luh) -> None:
     status, said = luh(*words, *luh.how)
     assert status == 0
     assert "8 between them" in said
-    assert "about 3, after 4" in said
+    assert "about 3, and 5 for the ends" in said

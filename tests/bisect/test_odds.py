@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from harness.bisect.odds import Tally, failure_rate, odds_of_good, per_turn
+from harness.bisect.odds import Tally, odds_of_good, per_turn
 
 STEADY_BAD, STEADY_GOOD = Tally(fails=3), Tally(passes=3)
 
@@ -61,7 +61,3 @@ def test_the_odds_are_those_of_the_answers(seed: int = 7) -> None:
 @pytest.mark.parametrize("turns", [1, 5, 14])
 def test_the_turns_together_are_as_sure_as_was_asked_for(turns: int) -> None:
     assert (1 - per_turn(0.99, turns)) ** turns == pytest.approx(0.99)
-
-
-def test_the_rate_that_is_expected() -> None:
-    assert failure_rate(Tally(fails=1, passes=2)) == pytest.approx(0.4)

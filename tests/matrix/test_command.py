@@ -135,6 +135,7 @@ def test_a_pair_is_qualified_in_words(luh: Luh, write_scenario: Callable[[str], 
         ("from: [linux-7.3]\nconfigs: {a: [debgu]}\n", "there is no fragment 'debgu'"),
         ("from: [linux-7.3]\nscenarios: [nothing]\n", "there is no scenario 'nothing'"),
         ("from: [linux-7.3]\nexclude: ['*']\n", "leaves no cell"),
+        ("from: [linux-7.3]\njobs: many\n", "jobs: 'many' is no positive number"),
         ("from: [", "not YAML"),
     ],
 )
