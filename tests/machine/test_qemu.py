@@ -140,8 +140,9 @@ def test_an_end_is_known_at_once_and_for_good(
     ("mood", "reason"), [("loop=0.2", "CPU 0 loops"), ("halt=0.2", "all CPUs are halted")]
 )
 def test_a_guest_that_hangs_is_known_long_before_its_deadline(
-    bench: Bench, fake_qemu: FakeQemu, mood: str, reason: str
+    bench: Bench, fake_qemu: FakeQemu, mood: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
     fake_qemu(mood, "silent")
     with Machine(bench) as machine:
         with pytest.raises(CrashError, match=f"the machine hangs: {reason}"):
@@ -150,6 +151,16 @@ def test_a_guest_that_hangs_is_known_long_before_its_deadline(
         assert machine.ending.death is Death.HANG
         assert machine.ending.registers[0] == "CPU#0"
         assert machine.elapsed() < 10
+
+
+def test_a_busy_machine_is_given_more_time_before_its_guest_hangs(
+    bench: Bench, fake_qemu: FakeQemu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (100.0, 0.0, 0.0))
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
+    fake_qemu("loop=0.2", "silent")
+    with Machine(bench) as machine, pytest.raises(DeadlineError):
+        machine.receive(soon(6))
 
 
 def test_a_guest_that_only_takes_its_time_meets_its_deadline_alone(bench: Bench, fake_qemu: FakeQemu) -> None:
