@@ -288,7 +288,9 @@ class Machine:
                     recorded(console, directory / "console.log", self._powered_on, self._on_line, self._past)
                 )
             self._process = stack.enter_context(
-                command.spawn(self.argv, pass_fds=inherited.descriptors, stdout=log, stderr=log)
+                command.spawn(
+                    (*self.bench.launcher, *self.argv), pass_fds=inherited.descriptors, stdout=log, stderr=log
+                )
             )
         self._pidfd = os.pidfd_open(self._process.pid)
         stack.callback(os.close, self._pidfd)
