@@ -384,6 +384,7 @@ def _case(options: argparse.Namespace, kernel: KernelDefinition | None = None) -
         machine=machines.chosen(options),
         scenarios=resolve(options.scenario, Layout.here().scenarios, everything=True),
         seed=options.seed,
+        snapshots=False,  # whether a candidate boots is part of the judgement
     )
 
 
