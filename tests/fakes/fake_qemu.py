@@ -94,6 +94,7 @@ class FakeQemu:
         self.status = "running"
         self.boot_id = str(uuid.uuid4())
         self.waits = options.get("-incoming") == "defer"
+        self.guest = self.wires["agent"]
         self.lock = threading.Lock()
 
     # ---- QMP ----
@@ -173,6 +174,7 @@ class FakeQemu:
     def power_on(self) -> None:
         self.suffer(self.moods)
         self.later(0, self.boot)
+        self.later(0, self.listen)
 
     def suffer(self, moods: dict[str, float]) -> None:
         for mood, seconds in moods.items():
@@ -207,22 +209,32 @@ class FakeQemu:
 
     def run_agent(self) -> None:
         """The agent, until it ends; one that was migrated has said hello before."""
-        with contextlib.ExitStack() as stack:
-            port = self.wires["agent"]
-            if self.waits:
-                ours, port = map(stack.enter_context, socket.socketpair())
-                threading.Thread(target=_relay, args=(ours, self.wires["agent"]), daemon=True).start()
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            self.guest = ours
+            speak = threading.Thread(target=_relay, args=(ours, self.wires["agent"], self.waits), daemon=True)
             self.agent = subprocess.Popen(
                 # A guest does not outlive its QEMU.
-                ["setpriv", "--pdeathsig", "KILL", "--", *AGENT, "--stream", str(port.fileno())],
+                ["setpriv", "--pdeathsig", "KILL", "--", *AGENT, "--stream", str(theirs.fileno())],
                 env={**os.environ, "LUH_BOOT_ID": self.boot_id, "PYTHONPATH": str(REPOSITORY)},
-                pass_fds=[port.fileno()],
+                pass_fds=[theirs.fileno()],
             )
+            theirs.close()
+            speak.start()
             if self.status != "running":
                 self.freeze()
             self.agent.wait()
+            speak.join()
             if self.status != "running":
                 signal.pause()
+
+    def listen(self) -> None:
+        """Pass the harness's bytes on to the agent that runs; one reader, so that none gets another's."""
+        with contextlib.suppress(OSError):
+            while data := self.wires["agent"].recv(1 << 16):
+                with contextlib.suppress(OSError):
+                    self.guest.sendall(data)
+            self.guest.shutdown(socket.SHUT_WR)
 
     # ---- what it can suffer ----
 
@@ -286,18 +298,13 @@ def _file(request: dict[str, Any]) -> str:
     return shlex.split(request["arguments"]["uri"])[-1]
 
 
-def _relay(agent: socket.socket, port: socket.socket) -> None:
-    """Between an agent and the port, but for the agent's hello."""
-    while not agent.recv(1 << 16).endswith(b"\n"):
-        pass
-    threading.Thread(target=_copy, args=(port, agent), daemon=True).start()
-    _copy(agent, port)
-
-
-def _copy(source: socket.socket, sink: socket.socket) -> None:
+def _relay(agent: socket.socket, port: socket.socket, greeted: bool) -> None:
+    """From an agent to the port until it ends, but for the hello of one that has said it before."""
     with contextlib.suppress(OSError):
-        while data := source.recv(1 << 16):
-            sink.sendall(data)
+        while greeted and not agent.recv(1 << 16).endswith(b"\n"):
+            pass
+        while data := agent.recv(1 << 16):
+            port.sendall(data)
 
 
 def _objects(stream: socket.socket) -> Iterator[dict[str, object]]:
