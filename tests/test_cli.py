@@ -192,6 +192,8 @@ def test_passing_run(luh: Luh, run: Callable[..., Said]) -> None:
     latest = luh.runs / "latest"
     assert json.loads((latest / "result.json").read_text())["outcome"] == "PASS"
     assert {path.name for path in latest.iterdir()} == {
+        "case",
+        "report.html",
         "result.json",
         "junit.xml",
         "results.ktap",
@@ -200,6 +202,7 @@ def test_passing_run(luh: Luh, run: Callable[..., Said]) -> None:
         "bench.json",
         "pytest.log",
         "test_own.test_it",
+        "trees",
     }
 
 
