@@ -50,7 +50,7 @@ def test_the_wires_become_sockets_that_are_inherited(bench: Bench) -> None:
         "socket,id=console,fd=8",
         "socket,id=agent,fd=9",
     ]
-    assert "virtserialport,chardev=agent,name=luh.agent" in values(bench, "-device")
+    assert "virtserialport,id=port,chardev=agent,name=luh.agent" in values(bench, "-device")
 
 
 def test_a_reset_ends_the_machine_and_a_panic_runs_to_its_end(bench: Bench) -> None:
