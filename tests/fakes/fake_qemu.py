@@ -94,7 +94,7 @@ class FakeQemu:
         self.status = "running"
         self.boot_id = str(uuid.uuid4())
         self.waits = options.get("-incoming") == "defer"
-        self.guest = self.wires["agent"]
+        self.guest: socket.socket | None = None
         self.lock = threading.Lock()
 
     # ---- QMP ----
@@ -174,7 +174,6 @@ class FakeQemu:
     def power_on(self) -> None:
         self.suffer(self.moods)
         self.later(0, self.boot)
-        self.later(0, self.listen)
 
     def suffer(self, moods: dict[str, float]) -> None:
         for mood, seconds in moods.items():
@@ -211,7 +210,9 @@ class FakeQemu:
         """The agent, until it ends; one that was migrated has said hello before."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            self.guest = ours
+            listened, self.guest = self.guest is not None, ours
+            if not listened:
+                self.later(0, self.listen)
             speak = threading.Thread(target=_relay, args=(ours, self.wires["agent"], self.waits), daemon=True)
             self.agent = subprocess.Popen(
                 # A guest does not outlive its QEMU.
@@ -230,6 +231,7 @@ class FakeQemu:
 
     def listen(self) -> None:
         """Pass the harness's bytes on to the agent that runs; one reader, so that none gets another's."""
+        assert self.guest
         with contextlib.suppress(OSError):
             while data := self.wires["agent"].recv(1 << 16):
                 with contextlib.suppress(OSError):
@@ -300,9 +302,11 @@ def _file(request: dict[str, Any]) -> str:
 
 def _relay(agent: socket.socket, port: socket.socket, greeted: bool) -> None:
     """From an agent to the port until it ends, but for the hello of one that has said it before."""
+    data = b""
     with contextlib.suppress(OSError):
-        while greeted and not agent.recv(1 << 16).endswith(b"\n"):
-            pass
+        while greeted and b"\n" not in data and (more := agent.recv(1 << 16)):
+            data += more
+        port.sendall(data.partition(b"\n")[2])
         while data := agent.recv(1 << 16):
             port.sendall(data)
 
