@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +34,7 @@ WARM_KIND = "source"
 
 TITLES = {
     "boot": "power-on to agent",
+    "restore": "snapshot to agent",
     "kexec": "kexec to agent",
     "run": "warm basic run, whole command",
     "build": "cold build: patches, configuration, make, no ccache",
@@ -78,11 +80,13 @@ def measure(names: tuple[str, ...], count: int, progress: Progress) -> Measured:
     """Measure each of the names `count` times. Raises InfraError where a run does not pass."""
     figures: list[Figure] = []
     machine = f"{os.cpu_count()} CPUs"
-    if runs := [name for name in names if name != "build"]:
-        _repeat("warm-up", 1, _run, progress)
-        results = _repeat("runs", count, _run, progress)
-        machine += f", {results[0]['accelerator']['name'].upper()}, Linux {results[0]['kernel']['release']}"
-        figures += [_figure(name, [VALUES[name](result) for result in results]) for name in runs]
+    for options in (BOOTED, RESTORED):
+        if runs := [name for name in names if name in VALUES and VALUES[name][0] == options]:
+            run = partial(_run, *options)
+            _repeat("warm-up", 1, run, progress)
+            first, *_ = results = _repeat("runs", count, run, progress)
+            machine = f"{machine.partition(',')[0]}, {_described(first)}"
+            figures += [_figure(name, [VALUES[name][1](result) for result in results]) for name in runs]
     if "build" in names:
         _luh("build", seconds=BUILD_SECONDS)
         figures.append(_figure("build", _repeat("builds", count, _cold_build, progress)))
@@ -113,10 +117,14 @@ def _luh(*arguments: str, seconds: float, env: dict[str, str] | None = None) -> 
     return done.output, done.seconds
 
 
-def _run() -> dict[str, Any]:
+def _described(result: dict[str, Any]) -> str:
+    return f"{result['accelerator']['name'].upper()}, Linux {result['kernel']['release']}"
+
+
+def _run(*options: str) -> dict[str, Any]:
     """A warm run of the basic scenario: its result.json, and the wall time of the command as "wall"."""
     with tempfile.TemporaryDirectory(prefix="luh-bench-") as runs:
-        _, wall = _luh("run", SCENARIO, "--runs", runs, seconds=RUN_SECONDS)
+        _, wall = _luh("run", SCENARIO, "--runs", runs, *options, seconds=RUN_SECONDS)
         result: dict[str, Any] = json.loads((Path(runs) / "latest" / "result.json").read_text())
     if result["outcome"] != Outcome.PASS:
         raise InfraError(f"the basic scenario did not pass: {result['reason']}")
@@ -128,10 +136,13 @@ def _phase(result: dict[str, Any], name: str) -> float:
     return float(next(phase["seconds"] for phase in scenario["phases"] if phase["name"] == name))
 
 
-VALUES: dict[str, Callable[[dict[str, Any]], float]] = {
-    "boot": lambda result: _phase(result, "boot"),
-    "kexec": lambda result: _phase(result, "kexec to agent"),
-    "run": lambda result: float(result["wall"]),
+# How a host comes up for a figure, and where the figure is in the run's result.
+BOOTED, RESTORED = ("--no-snapshots",), ()
+VALUES: dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], float]]] = {
+    "boot": (BOOTED, lambda result: _phase(result, "boot")),
+    "restore": (RESTORED, lambda result: _phase(result, "boot")),
+    "kexec": (RESTORED, lambda result: _phase(result, "kexec to agent")),
+    "run": (RESTORED, lambda result: float(result["wall"])),
 }
 
 

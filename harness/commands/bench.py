@@ -18,8 +18,8 @@ def add(commands: Commands) -> None:
         "names",
         nargs="*",
         metavar="NAME",
-        help="boot, kexec, run, build (default: these four; build takes long); or preserve: what the live"
-        " update of a guest_memfd costs, against a memfd with as many pages",
+        help="boot, restore, kexec, run, build (default: these five; build takes long); or preserve: what"
+        " the live update of a guest_memfd costs, against a memfd with as many pages",
     )
     parser.add_argument("-n", type=positive, default=5, dest="count", help="how often (5)")
     group = parser.add_argument_group("preserve")
