@@ -79,18 +79,18 @@ def chosen(names: tuple[str, ...]) -> tuple[str, ...]:
 def measure(names: tuple[str, ...], count: int, progress: Progress) -> Measured:
     """Measure each of the names `count` times. Raises InfraError where a run does not pass."""
     figures: list[Figure] = []
-    machine = f"{os.cpu_count()} CPUs"
+    ran = ""
     for options in (BOOTED, RESTORED):
         if runs := [name for name in names if name in VALUES and VALUES[name][0] == options]:
             run = partial(_run, *options)
             _repeat("warm-up", 1, run, progress)
             first, *_ = results = _repeat("runs", count, run, progress)
-            machine = f"{machine.partition(',')[0]}, {_described(first)}"
+            ran = f", {first['accelerator']['name'].upper()}, Linux {first['kernel']['release']}"
             figures += [_figure(name, [VALUES[name][1](result) for result in results]) for name in runs]
     if "build" in names:
         _luh("build", seconds=BUILD_SECONDS)
         figures.append(_figure("build", _repeat("builds", count, _cold_build, progress)))
-    return Measured(machine, tuple(figures))
+    return Measured(f"{os.cpu_count()} CPUs{ran}", tuple(figures))
 
 
 def _repeat(name: str, count: int, action: Callable[[], R], progress: Progress) -> list[R]:
@@ -115,10 +115,6 @@ def _luh(*arguments: str, seconds: float, env: dict[str, str] | None = None) -> 
     if done.status != 0:
         raise InfraError(f"`luh {' '.join(arguments)}` ended with status {done.status}", detail=done.tail)
     return done.output, done.seconds
-
-
-def _described(result: dict[str, Any]) -> str:
-    return f"{result['accelerator']['name'].upper()}, Linux {result['kernel']['release']}"
 
 
 def _run(*options: str) -> dict[str, Any]:

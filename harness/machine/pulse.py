@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 INTERVAL_SECONDS = 1.0
@@ -111,8 +111,7 @@ def hang(samples: Sequence[Sample], *, between: bool, patience: float) -> Hang |
     return None
 
 
-def _all(samples: Sequence[Sample], since: float, holds: object) -> bool:
-    assert callable(holds)
+def _all(samples: Sequence[Sample], since: float, holds: Callable[[Sample], bool]) -> bool:
     recent = [sample for sample in samples if sample.at >= since]
     return samples[0].at <= since and all(holds(sample) for sample in recent)
 
