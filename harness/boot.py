@@ -15,9 +15,9 @@ from harness.guest.journal import Journal
 from harness.guest.session import Session
 from harness.machine import snapshot
 from harness.machine.arguments import Memory, command_line
+from harness.machine.host import HostMachine
 from harness.machine.qemu import Machine
 from harness.machine.snapshot import Snapshot
-from harness.ssh.target import TargetMachine
 from harness.store import Store
 
 BOOT_SECONDS = 30.0
@@ -38,7 +38,7 @@ class Boot:
     journal: Journal
     step: Callable[[str], None]
     remark: Callable[[str], None]
-    adopt: Callable[[Machine | TargetMachine], None]
+    adopt: Callable[[HostMachine], None]
     around: Callable[[], AbstractContextManager[None]] = nullcontext
 
     @contextmanager
@@ -52,12 +52,18 @@ class Boot:
 
     def _booted(self, stack: ExitStack) -> Session:
         self.step("booting")
-        machine = TargetMachine(self.bench) if self.bench.target else Machine(self.bench)
-        stack.enter_context(machine)
+        machine = stack.enter_context(self._machine())
         self.adopt(machine)
         stack.enter_context(self.around())
         with self.journal.phase("boot"):
             return self._first_word(machine)
+
+    def _machine(self) -> HostMachine:
+        if self.bench.target is None:
+            return Machine(self.bench)
+        from harness.ssh.target import TargetMachine  # which takes longer to import than all the rest
+
+        return TargetMachine(self.bench)
 
     def _restored(self, stack: ExitStack) -> Session | None:
         """The session of a machine that went on from its snapshot; None where there is none to be had."""
@@ -103,7 +109,7 @@ class Boot:
             self._first_word(machine).call("host.prepare")
             snapshot.save(machine, directory, self._deadline("saving a snapshot"))
 
-    def _first_word(self, machine: Machine | TargetMachine) -> Session:
+    def _first_word(self, machine: HostMachine) -> Session:
         return Session.open(
             machine,
             self._deadline("the kernel's first boot"),

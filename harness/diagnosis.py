@@ -13,8 +13,7 @@ from harness.crash.frames import SYMBOL
 from harness.deadline import Deadline
 from harness.kernel import lines as sources
 from harness.kernel.lines import Reference
-from harness.machine.qemu import Machine
-from harness.ssh.target import TargetMachine
+from harness.machine.host import HostMachine
 from harness.store import Store
 
 LOCATE_SECONDS = 60.0
@@ -25,7 +24,7 @@ _FRAME = re.compile(rf"(?:^|\]|\d:)\s+(?:\? )?{SYMBOL}")
 Places = dict[Reference, tuple[str, ...]]
 
 
-def findings(machine: Machine | TargetMachine, leaks: str = "") -> tuple[Finding, ...]:
+def findings(machine: HostMachine, leaks: str = "") -> tuple[Finding, ...]:
     """All findings of a machine that is off; complete once nothing is left of it.
 
     leaks: what kmemleak reported when it was asked at the end (agent/leaks.py), which no console has.
@@ -37,12 +36,12 @@ def findings(machine: Machine | TargetMachine, leaks: str = "") -> tuple[Finding
     return tuple(_placed(found, machine.bench))
 
 
-def reported(machine: Machine | TargetMachine) -> bool:
+def reported(machine: HostMachine) -> bool:
     """Whether a kernel has said anything against itself so far."""
     return bool(console.findings((line.at, line.text) for line in machine.console))
 
 
-def _dying(machine: Machine | TargetMachine, log: console.Log) -> str:
+def _dying(machine: HostMachine, log: console.Log) -> str:
     """The function that the CPU was in when the machine ended."""
     if machine.ending is None or not machine.ending.address:
         return ""

@@ -50,12 +50,11 @@ from harness.guest.kexec import KEXEC_PHASE
 from harness.guest.session import Session
 from harness.guest.timeline import Seen
 from harness.layout import Layout
-from harness.machine.qemu import Machine
+from harness.machine.host import HostMachine
 from harness.scenarios import rules
 from harness.shell.desk import sat_at
 from harness.shell.prompt import Prompt
 from harness.slots import Slots
-from harness.ssh.target import TargetMachine
 
 LEAKS_SECONDS = 60.0
 ROOM_SECONDS = 600.0
@@ -90,7 +89,7 @@ class Trial:
     journal: Journal = field(default_factory=Journal)
     errors: list[pytest.ExceptionInfo[BaseException]] = field(default_factory=list)
     ended: bool = False
-    machine: Machine | TargetMachine | None = None
+    machine: HostMachine | None = None
     session: Session | None = None
     kept: bool = False
     leaks: str = ""
@@ -280,7 +279,7 @@ def host(request: pytest.FixtureRequest, bench: Bench) -> Iterator[Session]:
     if reason := run.lacking.get(needs):
         pytest.skip(reason)
 
-    def adopt(machine: Machine | TargetMachine) -> None:
+    def adopt(machine: HostMachine) -> None:
         trial.machine = machine
 
     def remark(text: str) -> None:
@@ -296,7 +295,7 @@ def host(request: pytest.FixtureRequest, bench: Bench) -> Iterator[Session]:
     boot = Boot(bench, trial.journal, trial.step, remark, adopt, kept)
     with _room(request.node, run, bench), boot.host() as session:
         trial.session = session
-        if isinstance(trial.machine, TargetMachine) and (reason := trial.machine.unfit(bench.machine)):
+        if trial.machine and (reason := trial.machine.unfit(bench.machine)):
             pytest.skip(reason)
         if reason := session.probe().missing(needs) if needs else "":
             run.lacking[needs] = reason

@@ -39,8 +39,7 @@ from harness.guest.session import Session
 from harness.image import disk
 from harness.kernel import config, selftests
 from harness.kselftest.verdict import Judgement, judge, tail
-from harness.machine.qemu import Machine
-from harness.ssh.target import TargetMachine
+from harness.machine.host import HostMachine
 
 DISK, MOUNT = "selftests", "/run/selftests"
 # The link in /proc of the descriptor that keeps a session (kernel/liveupdate/luo_session.c).
@@ -131,7 +130,7 @@ class _Boot:
         self._current: _Course | None = self._courses[0] if len(batch) == 1 else None
         self._journal = Journal()
         self._known: set[str] = set()
-        self._machine: Machine | TargetMachine | None = None
+        self._machine: HostMachine | None = None
 
     def run(self) -> None:
         """Power on, run what can be run, power off. Raises InfraError; KernelError where no test began."""
@@ -144,7 +143,7 @@ class _Boot:
         if self._current is None and not self._left():
             self._report_late()
 
-    def _adopt(self, machine: Machine | TargetMachine) -> None:
+    def _adopt(self, machine: HostMachine) -> None:
         self._machine = machine
 
     def _tests(self, session: Session) -> None:

@@ -15,8 +15,7 @@ from harness.case import Accelerator, AcceleratorChoice, Bench
 from harness.guest.journal import Journal
 from harness.guest.session import Identity
 from harness.machine import snapshot
-from harness.machine.qemu import Machine
-from harness.ssh.target import TargetMachine
+from harness.machine.host import HostMachine
 from harness.store import Store
 
 
@@ -28,7 +27,7 @@ class Host:
         self.journal = Journal()
         self.steps: list[str] = []
         self.remarks: list[str] = []
-        self.machines: list[Machine | TargetMachine] = []
+        self.machines: list[HostMachine] = []
 
     def up(self) -> Identity:
         boot = Boot(self.bench, self.journal, self.steps.append, self.remarks.append, self.machines.append)

@@ -18,8 +18,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from harness import command
 from harness.case import Bench, Death, Ending
@@ -28,8 +26,9 @@ from harness.errors import DeadlineError, HarnessError, InfraError
 from harness.machine import arguments, ending, postmortem, pulse
 from harness.machine.arguments import Memory, Wires
 from harness.machine.console import Line, OnLine, recorded
+from harness.machine.host import HostMachine
 from harness.machine.qmp import CLOSED, Event, Monitor, monitored
-from harness.machine.terminal import Terminal, attended
+from harness.machine.terminal import attended
 
 OLDEST_QEMU = (7, 2)
 START_SECONDS = 20.0
@@ -43,18 +42,16 @@ CHUNK = 1 << 16
 INSTALL = "install the package qemu-system-x86; `luh doctor` lists all that is missing"
 
 
-class Machine:
-    """A machine that is on inside its `with` block, and gone after it, however the block ends.
+class Machine(HostMachine):
+    """A machine that is on inside its `with` block, and gone after it.
 
-    It is the transport of guest/session.py: `send` and `receive` are the bytes on the agent's port. Once the
-    machine has ended, each of them raises the error that says why. Traces go to bench.directory: qemu.argv,
-    qemu.log (QEMU's stderr) and console.log.
+    Once it has ended, `send` and `receive` raise the error that says why. Entering returns when QEMU runs and
+    its monitor answers, long before the guest is up; it raises InfraError when QEMU is missing, too old or
+    does not start. Its traces are qemu.argv, qemu.log (QEMU's stderr) and console.log.
 
-    bench: what was asked for. memory: a snapshot's files for its memory (snapshot.py). past: what was on its
-    console before. argv: QEMU's command line. marks: named moments, seconds since power-on.
-    terminal: the second console, where the bench wants one. on_line: called with each line of the serial
-    console, in its thread.
-    ending: how the guest died, once that is known. vmcore: the dump of its memory, where one was kept.
+    memory: a snapshot's files for its memory (snapshot.py). past: what was on its console before. on_line:
+    called with each line of the serial console, in its thread. argv: QEMU's command line. vmcore: the dump
+    of its memory, where one was kept.
     """
 
     def __init__(
@@ -65,34 +62,16 @@ class Machine:
         *,
         on_line: OnLine | None = None,
     ) -> None:
-        self.bench = bench
+        super().__init__(bench)
+        self.command_line = arguments.command_line(bench)
         self.memory = memory
         self._past = past
         self._on_line = on_line
         self.argv: tuple[str, ...] = ()
-        self.marks: list[tuple[str, float]] = []
-        self.terminal: Terminal | None = None
-        self.ending: Ending | None = None
         self.vmcore: Path | None = None
         self._registers = ""
         self._over = threading.Event()
         self._events: list[Event] = []
-        self._powered_on = time.monotonic()
-
-    def __enter__(self) -> Self:
-        """Start QEMU; returns when it runs and its monitor answers, long before the guest is up.
-
-        Raises InfraError when QEMU is missing, too old or does not start.
-        """
-        with ExitStack() as stack:
-            self._start(stack)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
 
     # ---- what can be seen of it ---------------------------------------------------------------
 
@@ -100,16 +79,6 @@ class Machine:
     def pid(self) -> int:
         """QEMU's."""
         return self._process.pid
-
-    @property
-    def console(self) -> tuple[Line, ...]:
-        """The console's lines so far, of all kernels."""
-        return self._console.lines
-
-    @property
-    def powered_on(self) -> float:
-        """When that was, on the monotonic clock: the zero of the console's lines."""
-        return self._powered_on
 
     @property
     def port_closings(self) -> tuple[float, ...]:
@@ -135,22 +104,6 @@ class Machine:
     def ended(self) -> bool:
         """Whether its guest is known to be at its end."""
         return self._over.is_set()
-
-    @property
-    def command_line(self) -> str:
-        """What the kernels are told, at the boot and at the kexec."""
-        return arguments.command_line(self.bench)
-
-    def elapsed(self) -> float:
-        """Seconds since power-on."""
-        return time.monotonic() - self._powered_on
-
-    def mark(self, name: str) -> float:
-        """Name this moment, also in the console's log; returns `elapsed()`."""
-        now = self.elapsed()
-        self.marks.append((name, now))
-        self._console.remark(name)
-        return now
 
     # ---- the agent's port ---------------------------------------------------------------------
 
@@ -282,10 +235,10 @@ class Machine:
                 directory.mkdir(parents=True, exist_ok=True)
                 (directory / "qemu.argv").write_text(_for_reading(self.argv))
                 log = stack.enter_context(self._log.open("wb"))
-                self._powered_on = time.monotonic()
+                self.powered_on = time.monotonic()
                 # Entered before QEMU starts, so that it is left when QEMU is gone and all has been read.
                 self._console = stack.enter_context(
-                    recorded(console, directory / "console.log", self._powered_on, self._on_line, self._past)
+                    recorded(console, directory / "console.log", self.powered_on, self._on_line, self._past)
                 )
             self._process = stack.enter_context(
                 command.spawn(

@@ -24,9 +24,8 @@ from harness.errors import BootError, CrashError, HarnessError, KernelError, Usa
 from harness.guest import errors as guest_errors
 from harness.guest import program
 from harness.guest.session import Session
-from harness.machine.qemu import Machine
+from harness.machine.host import HostMachine
 from harness.shell.attach import Left, attach
-from harness.ssh.target import TargetMachine
 
 FILE = "<prompt>"
 DETAIL_LINES = 20
@@ -69,7 +68,7 @@ class Prompt(code.InteractiveConsole):
 
     def __init__(
         self,
-        machine: Machine | TargetMachine,
+        machine: HostMachine,
         session: Session | None,
         seed: int,
         names: Mapping[str, Any] | None = None,

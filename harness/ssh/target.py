@@ -13,17 +13,15 @@ import socket
 import threading
 import time
 from contextlib import ExitStack, suppress
-from types import TracebackType
-from typing import Self
 
 import paramiko
 
 from harness.agent import wire
-from harness.case import Bench, Ending, MachineSpec, MiB
+from harness.case import Bench, MachineSpec, MiB
 from harness.deadline import Deadline
-from harness.errors import CrashError, DeadlineError, HarnessError, InfraError, UsageError
-from harness.machine.console import Line, recorded
-from harness.machine.terminal import Terminal
+from harness.errors import CrashError, DeadlineError, InfraError, UsageError
+from harness.machine.console import recorded
+from harness.machine.host import HostMachine
 from harness.ssh.connection import connected, wait_readable
 from harness.ssh.depot import Depot
 
@@ -41,55 +39,26 @@ BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 AGENT = "import sys; sys.path.insert(0, {folder!r}); from agent.__main__ import main; main(sys.argv[1:])"
 
 
-class TargetMachine:
-    """A machine that is reached by SSH, ours within the `with` block; after it, it stays as it is.
+class TargetMachine(HostMachine):
+    """A machine that is reached by SSH, at bench.target; after its block, it stays as it is.
 
-    Like machine.qemu.Machine it is the transport of guest/session.py. bench.target says where it is.
-    console.log in bench.directory has what the kernel logged, as far as it came through.
+    Entering connects, copies what is needed and has the machine boot the first kernel. It raises UsageError
+    where the server is not known or lets us not in, InfraError where it is not reached. console.log has what
+    the kernels logged, as far as it came through.
     """
-
-    ending: Ending | None = None
-    terminal: Terminal | None = None
-    port_closings: tuple[float, ...] = ()
 
     def __init__(self, bench: Bench) -> None:
         assert bench.target
-        self.bench = bench
-        self.powered_on = time.monotonic()
-        self.command_line = ""
+        super().__init__(bench)
         self._target = bench.target
         self._outgoing = wire.Decoder()
         self._leaving = False
         self._channel: paramiko.Channel
 
-    def __enter__(self) -> Self:
-        """Connect, copy what is needed, and have the machine boot the first kernel.
-
-        Raises UsageError where the server is not known or lets us not in, InfraError where it is not reached.
-        """
-        with ExitStack() as stack:
-            self._start(stack)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
-
-    @property
-    def console(self) -> tuple[Line, ...]:
-        """What the kernels logged so far."""
-        return self._console.lines
-
-    def why_ended(self) -> HarnessError | None:
-        return None
-
     def keep_memory(self) -> None:
         """Nothing: the memory of a real machine is for its own kdump."""
 
     def unfit(self, wanted: MachineSpec) -> str:
-        """Why this machine is none for a scenario that wants such a one; "" if it is."""
         if wanted.resets:
             return "a real machine does not start the first kernel again at a reset"
         facts = self._connection.run("nproc; grep MemTotal /proc/meminfo", self._soon("looking around"))
@@ -106,7 +75,6 @@ class TargetMachine:
     # ---- the agent's stream ---------------------------------------------------------------------
 
     def send(self, data: bytes, deadline: Deadline) -> None:
-        """Pass bytes on to the agent."""
         for request in self._outgoing.feed(data):
             self._leaving = self._leaving or "reboot" in request["op"]
         try:
