@@ -8,17 +8,15 @@ wrong node is slow for as long as it lives.
 
 from __future__ import annotations
 
-import errno
 import re
-import struct
 
 import pytest
 
 from harness.case import GiB, MiB
-from harness.guest.errors import RemoteError, raises_errno
+from harness.guest.errors import RemoteError
 from harness.guest.resources import GuestMemfd
 from harness.guest.session import Session
-from selftests.vms import MEMORY, NAME, PAGE, VM, make_guest, preserve, preserve_files, retrieve
+from selftests.vms import PAGE, make_guest, preserve, retrieve
 
 pytestmark = pytest.mark.needs("preserve_vm", "preserve_guest_memfd")
 
@@ -26,14 +24,7 @@ SIZE = 16 * MiB
 GROUP = "/sys/fs/cgroup/vmm"
 # What the group has beside the memory, and pages that wait on a CPU's list before they are counted.
 SLACK = 1 * MiB
-# include/uapi/linux/kvm.h
-CREATE_IRQCHIP, GET_IRQCHIP, IOEVENTFD = 0xAE60, 0xC208AE62, 0x4040AE79
 TWO_NODES = pytest.mark.machine(numa_nodes=2, memory=2 * GiB)
-
-
-def ioeventfd(descriptor: int) -> bytes:
-    """struct kvm_ioeventfd: a store of four bytes at 3 GiB rings the eventfd."""
-    return struct.pack("<QQIiI36x", 0, 3 * GiB, 4, descriptor, 0)
 
 
 def enter_group(host: Session) -> None:
@@ -191,48 +182,3 @@ def test_interleaved_pages_stay_where_they_are(host: Session, seed: int) -> None
     assert guest.memory.nodes() == nodes
     guest.vcpu.verify(guest.memory, seed=seed)
     session.finish()
-
-
-@pytest.mark.rules("K4")
-def test_devices_of_a_vm_do_not_come_back(host: Session) -> None:
-    """Interrupt controllers and ioeventfds of the old VM are gone, and the new one can have its own."""
-    vm = host.kvm.create_vm()
-    doorbell = host.call("files.eventfd")["handle"]
-    number = host.call("files.number", file={"handle": doorbell})
-    vm.ioctl(CREATE_IRQCHIP)
-    vm.ioctl(IOEVENTFD, ioeventfd(number))
-    with raises_errno(errno.EEXIST):
-        vm.ioctl(CREATE_IRQCHIP)
-    with raises_errno(errno.EEXIST):
-        vm.ioctl(IOEVENTFD, ioeventfd(number))
-    preserve_files(host, {VM: vm})
-
-    host = host.live_update()
-
-    session = host.liveupdate.retrieve_session(NAME)
-    vm = session.retrieve_vm(VM)
-    session.finish()
-    with raises_errno(errno.ENXIO):
-        vm.ioctl(GET_IRQCHIP, bytes(520))
-    vm.ioctl(CREATE_IRQCHIP)
-    doorbell = host.call("files.eventfd")["handle"]
-    vm.ioctl(IOEVENTFD, ioeventfd(host.call("files.number", file={"handle": doorbell})))
-
-
-@pytest.mark.rules("K4")
-def test_what_does_not_come_back(host: Session, seed: int) -> None:
-    """Memslots and vCPUs are gone: their numbers are free, and the guest's addresses lead nowhere."""
-    guest = make_guest(host)
-    guest.memory.fill(seed=seed)
-    preserve(host, guest)
-
-    host = host.live_update()
-
-    session = host.liveupdate.retrieve_session(NAME)
-    vm, memory = session.retrieve_vm(VM), session.retrieve_guest_memfd(MEMORY)
-    session.finish()
-    vcpu = vm.create_vcpu(0)
-    assert vcpu.run("touch", rdi=0, rsi=1, rdx=0, rax=0).reason == "mmio"
-    assert vcpu.resume().reason == "hlt"
-    vm.bind(memory, gpa=1 << 31, slot=0)
-    vcpu.verify(memory, seed=seed)

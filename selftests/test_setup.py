@@ -15,7 +15,7 @@ import pytest
 from harness.case import Bench, Kernel
 from harness.guest.errors import raises_errno
 from harness.guest.session import Session
-from selftests.vms import MEMORY, NAME, VM, make_guest, preserve, retrieve
+from selftests.vms import MEMORY, NAME, VM, make_guest, preserve, retrieve, says_what_is_missing
 
 OPTION = "CONFIG_LIVEUPDATE_GUEST_MEMFD"
 PRESERVING = pytest.mark.needs("preserve_vm", "preserve_guest_memfd")
@@ -190,7 +190,7 @@ def test_module_that_comes_too_late(modular: Session, seed: int) -> None:
     assert not kvm_modules(host)
     with raises_errno(errno.EIO):
         host.liveupdate.open()
-    assert any("kvm-vm" in line or "kvm-gmem" in line for line in host.kernel_log())
+    assert says_what_is_missing(host)
     host.call("modules.load")
     with raises_errno(errno.EIO):
         host.liveupdate.open()
@@ -237,7 +237,7 @@ def test_new_kernel_does_not_know_the_handlers(bench: Bench, host: Session, seed
     for _ in range(2):
         with raises_errno(errno.EIO):
             host.liveupdate.open()
-    assert any("kvm-vm" in line or "kvm-gmem" in line for line in host.kernel_log())
+    assert says_what_is_missing(host)
     guest = make_guest(host)
     guest.vcpu.fill(guest.memory, seed=seed)
     guest.memory.verify(seed=seed)

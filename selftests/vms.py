@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -17,6 +18,8 @@ PAGE = 4096
 SIZE = 4 * MiB
 VM, MEMORY = 1, 2
 NAME = "vm0"
+# What LUO says (luo_file_deserialize, kernel/liveupdate/luo_file.c) when it knows no handler for a file.
+MISSING_HANDLER = re.compile(r"No registered handler for compatible '[^']+'")
 CGROUPS = "/sys/fs/cgroup"
 GROUP = f"{CGROUPS}/vmm"
 
@@ -59,6 +62,11 @@ def retrieve(host: Session, name: str = NAME) -> tuple[LiveUpdateSession, Guest]
     """The incoming session and the guest that `preserve` put into it, started."""
     session = host.liveupdate.retrieve_session(name)
     return session, start_guest(session.retrieve_vm(VM), session.retrieve_guest_memfd(MEMORY))
+
+
+def says_what_is_missing(host: Session) -> bool:
+    """Whether the log names a handler of the VM or its memory that this kernel does not have (rule R7)."""
+    return any(MISSING_HANDLER.search(line) for line in host.kernel_log())
 
 
 def confined(host: Session, limit: int) -> Child:
