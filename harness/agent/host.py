@@ -117,13 +117,14 @@ def memory() -> dict[str, int]:
     """Bytes: free in the buddy allocator, free on the per-CPU lists, evictable file cache, the agent's own.
 
     Only their sum balances. Freed pages wait on the per-CPU lists (mm/vmstat.c), which neither MemFree nor
-    MemAvailable counts; the agent itself grows while it imports modules. A guest_memfd's pages are
-    unevictable and so in none of them.
+    MemAvailable counts, and move from there to the buddy allocator and back at any time: both are taken from
+    one reading of a zone, for between two files a MiB can move. The agent itself grows while it imports
+    modules. A guest_memfd's pages are unevictable and so in none of them.
     """
-    info = _sizes("/proc/meminfo")
     zones = [line.split() for line in _text("/proc/zoneinfo").splitlines()]
+    info = _sizes("/proc/meminfo")
     return {
-        "free": info["MemFree"],
+        "free": sum(int(fields[2]) * PAGE for fields in zones if fields[:2] == ["pages", "free"]),
         "per_cpu": sum(int(fields[1]) * PAGE for fields in zones if fields[:1] == ["count:"]),
         "file_cache": info["Active(file)"] + info["Inactive(file)"],
         "agent": _sizes("/proc/self/status")["RssAnon"],
