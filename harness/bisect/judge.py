@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from harness.bisect.odds import Tally, odds_of_good
-from harness.case import Attempt, Case, Outcome, Stage, Verdict
+from harness.case import Attempt, Case, Outcome, Series, Stage, Verdict
 from harness.errors import InfraError, UsageError
 
 # Where a kernel cannot be had or does not come up at all.
@@ -71,6 +71,10 @@ class Ruling:
         return f"{self.answer}: {runs}, odds of a wrong turn {self.wrong:.2g}{reason}"
 
 
+# A kernel as far as its patches are concerned: the commits or trees, and the series.
+_Patching = tuple[tuple[tuple[str, str], ...], tuple[Series, ...]]
+
+
 @dataclass(slots=True)
 class Judge:
     """Rules on candidates by attempting them, and learns from each how often good and bad kernels fail.
@@ -86,6 +90,19 @@ class Judge:
     lacking: Answer = Answer.SKIP
     good: Tally = field(default_factory=Tally)
     bad: Tally = field(default_factory=Tally)
+    _patched: dict[_Patching, bool] = field(default_factory=dict)
+
+    def fitting(self, cases: tuple[Case, ...]) -> tuple[Case, ...]:
+        """Those whose series are not known not to apply; the last one in any case."""
+        found = tuple(one for one in cases if all(self._patched.get(key, True) for key in _patchings(one)))
+        return found or cases[-1:]
+
+    def note(self, case: Case, applied: bool) -> None:
+        """Remember whether the series of a case's kernels apply, as far as its attempt has told."""
+        keys = _patchings(case)
+        unknown = {key for key in keys if not self._patched.get(key)}
+        if applied or len(unknown) == 1:  # the other kernel of the two takes its series
+            self._patched.update(dict.fromkeys(keys if applied else unknown, applied))
 
     def rule(self, cases: tuple[Case, ...]) -> Ruling:
         """The ruling on a candidate. cases: its variants, of which the first whose series applies counts.
@@ -148,6 +165,11 @@ class Judge:
         return ruling
 
 
+def _patchings(case: Case) -> set[_Patching]:
+    kernels = (case.kernel, case.next_kernel)
+    return {(tuple((one.location, one.pin) for one in kernel.sources), kernel.series) for kernel in kernels}
+
+
 @dataclass(slots=True)
 class _Trial:
     """A candidate under trial."""
@@ -161,12 +183,19 @@ class _Trial:
 
     def run(self) -> Verdict:
         """One more run, of the first variant whose series applies."""
-        verdict = self.judge.attempt(self.cases[0])
+        self.cases = self.judge.fitting(self.cases)
+        verdict = self._attempt()
         while verdict.stage is Stage.SERIES and verdict.outcome is Outcome.FAIL and self.cases[1:]:
-            self.cases = self.cases[1:]
-            verdict = self.judge.attempt(self.cases[0])
+            self.cases = self.judge.fitting(self.cases[1:])
+            verdict = self._attempt()
         series = self.cases[0].kernel.series or self.cases[0].next_kernel.series
         self.note = f"series {' + '.join(one.name for one in series)}" if series else ""
+        return verdict
+
+    def _attempt(self) -> Verdict:
+        verdict = self.judge.attempt(self.cases[0])
+        if verdict.stage not in (Stage.MACHINE, Stage.SOURCE) and verdict.outcome is not Outcome.BROKEN:
+            self.judge.note(self.cases[0], verdict.stage is not Stage.SERIES)
         return verdict
 
     def answer(self, verdict: Verdict) -> Answer:

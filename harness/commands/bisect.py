@@ -198,8 +198,9 @@ class _Variants:
 
 def _ours() -> list[str]:
     """Our series for each line of kernels, the newest first; none where a tree has it already."""
-    folders = sorted((path for path in Layout.here().patches.iterdir() if path.is_dir()), reverse=True)
-    return [*map(str, folders), "none"]
+    from harness.kernel import definition
+
+    return [*map(str, definition.lines(Layout.here().patches)), "none"]
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from harness.kernel import trees
 from harness.kernel.git import git
 
 GIT_SECONDS = 30.0
+LINE = re.compile(r"\d+\.\d+")
 SUFFIXES = (".yaml", ".yml")
 FIELDS = ("source", "series", "fragments")
 # Which field completes which provider's entry, and what it has to look like.
@@ -77,6 +78,12 @@ def ours(tree: Path, patches: Path) -> Series | None:
     """The project's own series for the version of a kernel tree, or None where it has none for that."""
     dotted = trees.version(tree).split(".")
     return series_at(patches / ".".join(dotted[:2])) if len(dotted) > 1 else None
+
+
+def lines(patches: Path) -> list[Path]:
+    """The folders of the project's own series, one for each line of kernels, the newest line first."""
+    found = [path for path in patches.iterdir() if LINE.fullmatch(path.name)]
+    return sorted(found, key=lambda path: [int(part) for part in path.name.split(".")], reverse=True)
 
 
 def below(series: Series) -> Source:

@@ -25,6 +25,7 @@ from harness.case import (
     MachineSpec,
     Outcome,
     Provider,
+    Series,
     Source,
     Stage,
     Update,
@@ -91,6 +92,7 @@ class Sufferer:
 
     from_x fails where the kernel that goes has it, to_x where that which comes does, both_x where both do,
     nobuild is no build, noboot no first boot, flake fails one time in three. broken: raise at so many runs.
+    A series takes where the commit has the word of its name.
     """
 
     repository: Repository
@@ -104,6 +106,9 @@ class Sufferer:
         if len(self.cases) == self.broken:
             return self._verdict(Outcome.BROKEN, "the disk is full")
         going, coming = self._faults(case.kernel), self._faults(case.next_kernel)
+        for kernel, faults in ((case.kernel, going), (case.next_kernel, coming)):
+            if any(one.name not in faults for one in kernel.series):
+                return self._verdict(Outcome.FAIL, "the patch does not apply", Stage.SERIES)
         if "nobuild" in going | coming:
             return self._verdict(Outcome.FAIL, "it does not compile", Stage.BUILD)
         if "noboot" in going:
@@ -141,6 +146,7 @@ class Bench:
     state: State | None = None
     sufferer: Sufferer | None = None
     repository: Repository | None = None
+    series: tuple[tuple[Series, ...], ...] = ((),)
 
     def search(self, side: str = "both", good: int = 0, bad: int = -1) -> list[Finding]:
         self.state = self.state or State.create(self.directory / "state", ("bisect",))
@@ -160,7 +166,7 @@ class Bench:
 
     def variants(self, commit: str, place: str) -> tuple[KernelDefinition, ...]:
         source = Source(Provider.GIT, "repository", pin=commit, place=place)
-        return (replace(KERNEL, sources=(source,)),)
+        return tuple(replace(KERNEL, sources=(source,), series=one) for one in self.series)
 
 
 KERNEL = KernelDefinition("k", (), (), ())

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +13,7 @@ from harness.bisect.history import Repository, read_log
 from harness.bisect.judge import Answer, Broken
 from harness.bisect.search import Finding, check_ends
 from harness.bisect.state import State
+from harness.case import Medium, Series
 from harness.errors import UsageError
 from tests.bisect.conftest import Bench
 
@@ -144,6 +146,23 @@ def test_the_mail_has_what_an_author_needs(bench: MakeBench) -> None:
     assert "luh bisect --tree linux" in text
     assert "page 3: zeroes" in text
     assert max(len(line) for line in text.splitlines() if not line.startswith(("Subject", "#", "To"))) <= 90
+
+
+def test_the_series_of_a_commit_is_looked_for_once(bench: MakeBench) -> None:
+    """The older half takes the series "old", the newer one none; two more never apply."""
+    made = bench(20, {0: "old", 7: "to"}, mends={10: 0})
+    made.series = (*((Series(Medium.FOLDER, name),) for name in ("new", "other", "old")), ())
+    (finding,) = made.search()
+    assert (finding.side.value, culprit(finding)) == ("to", "kernel: fault 7")
+    assert made.sufferer is not None
+    tried = Counter(
+        (kernel.sources[0].pin, kernel.series)
+        for case in made.sufferer.cases
+        for kernel in {case.kernel, case.next_kernel}
+    )
+    refused = [count for (_, series), count in tried.items() if series[:1] in made.series[:2]]
+    assert len(tried) > len(refused) > 8
+    assert set(refused) == {1}
 
 
 def test_kernels_that_do_not_hand_over_to_each_other_move_together(bench: MakeBench) -> None:

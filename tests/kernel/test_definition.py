@@ -103,3 +103,9 @@ def test_the_definitions_of_the_project_are_sound() -> None:
     configs, patches = ROOT / "kernel-configs", ROOT / "kernel-patches"
     for name in definition.known(configs):
         assert definition.load(name, configs=configs, patches=patches).name == name
+
+
+def test_lines_of_kernels_are_told_from_other_series(tmp_path: Path) -> None:
+    for name in ("7.9", "7.10", "provoke", "other-abi", "6.19"):
+        (tmp_path / name).mkdir()
+    assert [path.name for path in definition.lines(tmp_path)] == ["7.10", "7.9", "6.19"]
