@@ -26,9 +26,18 @@ from harness.deadline import Deadline
 from harness.layout import Layout
 from harness.options import DEFAULT_KERNEL, DEFAULT_RECIPE
 from harness.store import Store
-from tests.integration.conftest import ENVIRONMENT, LUH, RUN_SECONDS
+from tests.integration.conftest import BUILD_SECONDS, ENVIRONMENT, LUH, RUN_SECONDS
 
 SOURCE = Path(__file__).with_name("two_stages.c")
+FOLDER = "tools/testing/selftests/liveupdate"
+MAKEFILE_HUNK = f"""\
+--- a/{FOLDER}/Makefile
++++ b/{FOLDER}/Makefile
+@@ -7,2 +7,3 @@
+ TEST_GEN_PROGS_EXTENDED += luo_stress_sessions
++TEST_GEN_PROGS_EXTENDED += luo_brought_along
+ TEST_GEN_PROGS_EXTENDED += luo_stress_files
+"""
 
 
 @dataclass(frozen=True)
@@ -125,3 +134,27 @@ def test_a_test_that_upstream_calls_manual_runs_unattended(kernel: None, tmp_pat
     output = (tmp_path / "latest" / simple["traces"] / "output.log").read_text()
     assert "Stage mismatch" in output.partition("# stage 1:")[0]
     assert "SIMPLE KEXEC TEST PASSED" in output.partition("# stage 2: status 0")[2]
+
+
+@pytest.mark.long
+def test_a_test_that_only_the_series_brings(kernel: None, tmp_path: Path) -> None:
+    """Named by its path in the tree, a test that a patch adds is built and goes through both stages."""
+    series = tmp_path / "mine.patch"
+    series.write_text(_patch(SOURCE.read_text()))
+    words = ("--series", "ours", "--series", str(series), "--two-stage", f"{FOLDER}/luo_brought_along.c")
+    argv = [*LUH, "kselftest", *words, "--accel", "tcg", "--runs", str(tmp_path / "runs")]
+    deadline = Deadline.after(BUILD_SECONDS, "luh kselftest with a series")
+    done = command.run(argv, env=ENVIRONMENT, deadline=deadline, check=False)
+    assert done.status == 0, done.output
+    (test,) = json.loads((tmp_path / "runs" / "latest" / "result.json").read_text())["scenarios"]
+    assert (test["name"], test["outcome"]) == ("kselftest::liveupdate/luo_brought_along", "PASS")
+    assert len(test["live_updates"]) == 1
+
+
+def _patch(source: str) -> str:
+    """A patch as a user would have it, that brings a test of two stages into the kernel's tree."""
+    lines = "".join(f"+{line}\n" for line in source.splitlines())
+    hunk = f"@@ -0,0 +1,{len(source.splitlines())} @@\n{lines}"
+    file = f"--- /dev/null\n+++ b/{FOLDER}/luo_brought_along.c\n{hunk}"
+    head = "From: A developer <developer@example.org>\nSubject: selftests: bring a test\n\n---\n"
+    return f"{head}{MAKEFILE_HUNK}{file}"
