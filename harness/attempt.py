@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from harness import record, slots
+from harness import record
 from harness.case import (
     AcceleratorChoice,
     Attempt,
@@ -330,7 +330,8 @@ class _Attempt:
         kernel, next_kernel = self.kernels[self.case.kernel], self.kernels[self.case.next_kernel]
         machine = self.case.machine
         appetite = max(kernel.appetite, next_kernel.appetite)
-        jobs = 1 if self.desk else self.case.jobs or slots.fitting(machine.memory * appetite)
+        room = self.place.room()
+        jobs = 1 if self.desk else self.case.jobs or room.fitting(machine.memory * appetite)
         return Bench(
             kernel,
             next_kernel,
@@ -342,7 +343,7 @@ class _Attempt:
             snapshots=self.store.root if self.case.snapshots else None,
             jobs=jobs,
             vmcore=self.case.vmcore,
-            crowding=slots.crowding(jobs, machine.cpus),
+            crowding=room.crowding(jobs, machine.cpus),
         )
 
     def _keep_origins(self) -> None:

@@ -124,9 +124,15 @@ class KernelDefinition:
 
 
 class Accelerator(StrEnum):
+    """How L1's processors are had. AUTO can be asked for, and REAL can only be found."""
+
     AUTO = "auto"
     KVM = "kvm"
     TCG = "tcg"
+    REAL = "real"  # a real machine's own
+
+
+WANTED_ACCELERATORS = (Accelerator.AUTO, Accelerator.KVM, Accelerator.TCG)
 
 
 @dataclass(frozen=True, slots=True)

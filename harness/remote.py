@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from harness import slots
 from harness.case import Accelerator, AcceleratorChoice, Bench, Progress, Remote, Target, Update
 from harness.deadline import Deadline
 from harness.errors import UsageError
@@ -16,6 +17,7 @@ from harness.image import build as image_build
 from harness.image import recipe as image_recipe
 from harness.layout import Layout
 from harness.machine import probe
+from harness.slots import Room
 from harness.ssh import runner
 from harness.ssh.connection import connected
 from harness.store import Store
@@ -26,10 +28,12 @@ COPY_SECONDS = 1800.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where scenarios run. choose: which accelerator; equip: what the bench needs for the place."""
+    """Where scenarios run. choose: which accelerator; equip: what the bench needs for the place; room: for
+    how many machines that is one."""
 
     choose: Callable[[Accelerator, Deadline], AcceleratorChoice] = probe.choose
     equip: Callable[[Bench], Bench] = lambda bench: bench
+    room: Callable[[], Room] = slots.here
 
 
 HERE = Place()
@@ -43,13 +47,13 @@ def target(remote: Remote, recipe: str, layout: Layout, store: Store) -> Place:
             raise UsageError("a real machine has no accelerator to choose", hint="leave out --accel")
         with connected(remote, deadline) as connection:
             said = connection.run("uname -r", deadline).strip()
-        return AcceleratorChoice(Accelerator.AUTO, f"{remote}, a real machine, found running Linux {said}")
+        return AcceleratorChoice(Accelerator.REAL, f"{remote}, found running Linux {said}")
 
     def equip(bench: Bench) -> Bench:
         bundle = image_build.bundle(image_recipe.load(recipe, layout.recipes), store)
         return replace(bench, target=Target(remote, bundle))
 
-    return Place(choose, equip)
+    return Place(choose, equip, lambda: Room(cpus=1, available=0, load=0.0))
 
 
 def host(remote: Remote, progress: Progress) -> Place:
@@ -72,4 +76,6 @@ def host(remote: Remote, progress: Progress) -> Place:
         )
         return replace(bench, launcher=launcher)
 
-    return Place(choose, equip)
+    return Place(
+        choose, equip, lambda: runner.room(remote, Deadline.after(CONNECT_SECONDS, f"asking {remote}"))
+    )

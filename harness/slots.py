@@ -22,19 +22,37 @@ POLL_SECONDS = 0.02
 OVERHEAD = 256 << 20
 
 
-def fitting(memory: int) -> int:
-    """How many machines with so many bytes of memory this one can run beside each other, at least one."""
-    with Path("/proc/meminfo").open(encoding="ascii") as file:
-        fields = dict(line.split(":", 1) for line in file)
-    available = int(fields["MemAvailable"].split()[0]) * 1024
-    return max(1, min(len(os.sched_getaffinity(0)), available // (memory + OVERHEAD)))
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a machine has for others: CPUs, bytes of memory that are available, and what it does already.
+
+    load: as getloadavg(3) has it, for the last minute.
+    """
+
+    cpus: int
+    available: int
+    load: float
+
+    def fitting(self, memory: int) -> int:
+        """How many machines with so many bytes of memory can run beside each other, at least one."""
+        return max(1, min(self.cpus, self.available // (memory + OVERHEAD)))
+
+    def crowding(self, machines: int, cpus: int) -> float:
+        """How much slower than alone a machine with that many CPUs may be beside the others, and beside
+        whatever else goes on; at least 1."""
+        return max(1.0, (self.load + machines * cpus) / self.cpus)
 
 
-def crowding(machines: int, cpus: int) -> float:
-    """How much slower than alone a machine with that many CPUs may be beside the others, and beside whatever
-    else this one does now; at least 1."""
-    wanted = os.getloadavg()[0] + machines * cpus
-    return max(1.0, wanted / len(os.sched_getaffinity(0)))
+def here() -> Room:
+    """The room on this machine."""
+    available = available_memory(Path("/proc/meminfo").read_text(encoding="ascii"))
+    return Room(len(os.sched_getaffinity(0)), available, os.getloadavg()[0])
+
+
+def available_memory(text: str) -> int:
+    """In bytes, of what /proc/meminfo says."""
+    fields = dict(line.split(":", 1) for line in text.splitlines())
+    return int(fields["MemAvailable"].split()[0]) * 1024
 
 
 @dataclass(frozen=True, slots=True)

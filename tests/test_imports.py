@@ -22,7 +22,7 @@ VOCABULARY = {"", "case", "errors", "command", "deadline", "store"}
 STAGE_NEEDS = {
     "guest": {"machine", "agent.wire"},
     "machine": {"agent.wire"},
-    "ssh": {"machine", "agent.wire", "exchange"},
+    "ssh": {"machine", "agent.wire", "exchange", "slots"},
     "kselftest": {"guest.program"},
 }
 # attempt, boot and plugin compose the stages, and so does what runs the kernel's own tests, what a person

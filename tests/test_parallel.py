@@ -99,18 +99,18 @@ def test_process_that_dies_takes_no_other_with_it(run: Run, events: list[Event])
 
 def test_as_many_machines_as_memory_and_processors_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(64)))
-    many, few = slots.fitting(64 << 20), slots.fitting(1 << 30)
+    many, few = slots.here().fitting(64 << 20), slots.here().fitting(1 << 30)
     assert many > few
-    assert slots.fitting(1 << 50) == 1  # it is tried nevertheless
+    assert slots.here().fitting(1 << 50) == 1  # it is tried nevertheless
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
-    assert slots.fitting(64 << 20) == 1
+    assert slots.here().fitting(64 << 20) == 1
 
 
 def test_deadlines_stretch_with_the_crowd(monkeypatch: pytest.MonkeyPatch, paper_bench: Bench) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
     monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
-    assert slots.crowding(machines=1, cpus=2) == 1.0
-    assert slots.crowding(machines=2, cpus=2) == 2.0
+    assert slots.here().crowding(machines=1, cpus=2) == 1.0
+    assert slots.here().crowding(machines=2, cpus=2) == 2.0
     monkeypatch.setattr("os.getloadavg", lambda: (6.0, 0.0, 0.0))
-    assert slots.crowding(machines=1, cpus=2) == 4.0
+    assert slots.here().crowding(machines=1, cpus=2) == 4.0
     assert replace(paper_bench, crowding=4.0).time_scale == 4 * paper_bench.time_scale

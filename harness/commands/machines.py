@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import argparse
 
-from harness.case import Accelerator, MachineSpec
+from harness.case import WANTED_ACCELERATORS, Accelerator, MachineSpec
 from harness.options import memory, positive
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """--accel, --memory and --cpus."""
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--accel", default="auto", choices=[str(one) for one in Accelerator], help="(auto)")
+    machine.add_argument("--accel", default="auto", choices=[*map(str, WANTED_ACCELERATORS)], help="(auto)")
     machine.add_argument("--memory", type=memory, default=MachineSpec().memory, help="of the host (1G)")
     machine.add_argument("--cpus", type=positive, default=MachineSpec().cpus, help="of the host (2)")
 

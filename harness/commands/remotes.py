@@ -44,6 +44,8 @@ def chosen(options: argparse.Namespace, progress: Progress) -> Place:
         raise UsageError("--gdb waits on a socket of this machine", hint="leave out --host and --target")
     if options.host and options.keep:
         raise UsageError("--keep is for machines here", hint="leave out --host, or --keep")
+    if options.target and options.jobs > 1:
+        raise UsageError("--target is one machine, with one scenario at a time", hint="leave out -j")
     where = parse(
         options.host or options.target,
         identity=options.identity,

@@ -16,6 +16,7 @@ from harness.errors import UsageError
 from harness.exchange import encode
 from harness.machine import probe
 from harness.machine.arguments import PROGRAM
+from harness.slots import Room, available_memory
 from harness.ssh.connection import connected
 from harness.ssh.depot import Depot
 
@@ -31,6 +32,9 @@ done
 grep -m1 '^flags' /proc/cpuinfo
 true
 """
+
+
+ROOM = "nproc; cat /proc/loadavg /proc/meminfo"
 
 
 def choose(remote: Remote, requested: Accelerator, deadline: Deadline) -> AcceleratorChoice:
@@ -56,6 +60,13 @@ def choose(remote: Remote, requested: Accelerator, deadline: Deadline) -> Accele
 def _named(text: str, facts: probe.Facts, remote: Remote) -> str:
     """What was said of the mirror, said of the other machine."""
     return text.replace(str(facts.device), "/dev/kvm").replace("this machine", str(remote))
+
+
+def room(remote: Remote, deadline: Deadline) -> Room:
+    """For how many machines there is room there."""
+    with connected(remote, deadline) as connection:
+        cpus, load, memory = connection.run(ROOM, deadline).split("\n", 2)
+    return Room(int(cpus), available_memory(memory), float(load.split()[0]))
 
 
 def copy(remote: Remote, files: Sequence[Path], deadline: Deadline) -> dict[Path, str]:

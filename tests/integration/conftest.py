@@ -58,11 +58,12 @@ def kernel() -> None:
 
 @pytest.fixture
 def luh_run(kernel: None, tmp_path: Path) -> Callable[..., Ran]:
-    """Runs `luh run` with these words on an emulated machine."""
+    """Runs `luh run` with these words on an emulated machine, or on one that they name."""
 
     def run(*words: str | Path) -> Ran:
         runs = tmp_path / "runs"
-        argv = [*LUH, "run", *words, "--accel", "tcg", "--runs", runs]
+        where = () if "--target" in words else ("--accel", "tcg")
+        argv = [*LUH, "run", *words, *where, "--runs", runs]
         deadline = Deadline.after(RUN_SECONDS, "luh run")
         done = command.run(argv, env=ENVIRONMENT, deadline=deadline, check=False)
         latest = (runs / "latest").resolve()
