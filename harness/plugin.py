@@ -19,7 +19,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -78,7 +78,8 @@ class Trial:
     """A scenario under way.
 
     errors: what its set-up, body and tear-down raised, in that order. ended: whether the body was left other
-    than by an interruption. machine: the one that it got.
+    than by an interruption. machine: the one that it got. own_calls: how many operations it had asked for when
+    somebody sat down at its machine, whose operations follow.
     leaks: what kmemleak reported when it was asked.
     """
 
@@ -92,6 +93,7 @@ class Trial:
     machine: HostMachine | None = None
     session: Session | None = None
     kept: bool = False
+    own_calls: int | None = None
     leaks: str = ""
     shown: float = 0.0
 
@@ -352,6 +354,7 @@ def _sit_down(
             trial.emit(Kept(trial.name, _line(failure)))
             talk = Prompt(trial.machine, trial.session, bench.seed, names)
             trial.kept = True
+            trial.own_calls = len(trial.journal.calls)
             talk.greet(told, names)
             talk.converse()
     finally:
@@ -430,7 +433,7 @@ def result(trial: Trial, file: Path, began: float) -> ScenarioResult:
         outcome = Outcome.FAIL
         story += ["\n".join((heading(one), *(f"  {line}" for line in excerpt(one)))) for one in found]
     if outcome in (Outcome.FAIL, Outcome.BROKEN) and trial.journal.calls:
-        story.append(_last_calls(trial.journal))
+        story.append(_last_calls(trial.journal.calls[: trial.own_calls]))
     return ScenarioResult(
         name=trial.name,
         outcome=outcome,
@@ -497,9 +500,9 @@ def _told(info: pytest.ExceptionInfo[BaseException], file: Path, *, brief: bool)
     return "\n".join(part for part in (*lines, said, detail) if part)
 
 
-def _last_calls(journal: Journal) -> str:
+def _last_calls(calls: Sequence[Call]) -> str:
     lines = [
         f"  {call.operation:28} {call.seconds * 1000:9.1f} ms" + (f"  errno {call.errno}" * bool(call.errno))
-        for call in journal.calls[-LAST_CALLS:]
+        for call in calls[-LAST_CALLS:]
     ]
     return "\n".join(["last operations:", *lines])
