@@ -119,7 +119,9 @@ def _darkness(
     travel = mapped.within if mapped else 0.0
     known = "the order, and what a request needs to reach the agent"
     begun = [Span("freeze", order.start + travel, 0.0, travel, known)]
-    if closed := [at for at in closings if order.start <= at <= end]:
+    over = next((line.at for line in lines if line.at >= order.start and STARTING in line.text), end)
+    # QEMU tells of a port once a second at most: what it held back until then came too late to say anything.
+    if closed := [at for at in closings if order.start <= at <= over]:
         known = "QEMU sees the agent's port being closed, early in the shutdown of devices"
         begun.append(Span("shutdown", closed[0], 0.0, LINE_SECONDS, known))
     for text, name, known in (

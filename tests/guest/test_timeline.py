@@ -70,6 +70,14 @@ def test_a_late_line_is_put_where_its_kernel_said_it_and_says_how_sure_that_is()
     assert round(found["preserve"].within, 4) == 0.002
 
 
+def test_closing_that_qemu_held_back_says_nothing() -> None:
+    """It tells of a port once a second: right after another change, too late to be the shutdown's."""
+    found = spans(JOURNAL, LINES, [1003.1])
+    assert "shutdown" not in found
+    assert round(found["purgatory"].start, 3) == 1002.5
+    assert round(found["freeze"].seconds, 3) == 0.498
+
+
 def test_what_nobody_saw_is_no_stage_of_its_own() -> None:
     found = spans(JOURNAL, [], [])
     assert list(found) == ["preserve", "load", "freeze", "retrieve", "guest runs"]
