@@ -373,6 +373,15 @@ class _Attempt:
         self.results.append(result)
         self.running = [name for name in self.running if name != result.name]
         self.timeline.progress(_end_of(result))
+        self._tell_how_far()
+
+    def _tell_how_far(self) -> None:
+        """Of several scenarios, how many have ended, and how."""
+        ended, expected = len(self.results), len(self.expected)
+        if expected > 1:
+            bad = [one for one in self.results if one.outcome in (Outcome.FAIL, Outcome.BROKEN)]
+            text = f"{ended} of {expected} scenarios" + (f", {len(bad)} failed" if bad else "")
+            self.timeline.progress(Update("", text, done=ended / expected, finished=ended == expected))
 
     def _remark(self, remark: Remark) -> None:
         """Show it, once."""
@@ -388,6 +397,7 @@ class _Attempt:
             match event:
                 case Collected(names):
                     self.expected.extend(names)
+                    self._tell_how_far()
                 case Uncollected():
                     troubles.append(event)
                 case Step(name, text):

@@ -37,7 +37,7 @@ class Teller:
 
     def relay(self, update: Update) -> None:
         if not update.finished:
-            self._show(f"{update.phase} {update.text}")
+            self._show(f"{update.phase} {update.text}".strip())
 
     def on_run(self, tally: Tally, verdict: Verdict) -> None:
         self._runs = f"{tally.fails} of {tally.runs} failed, "

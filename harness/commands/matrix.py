@@ -150,7 +150,8 @@ def _build(cells: Sequence[Cell], progress: Progress) -> None:
 
         def relay(update: Update, name: str = f"kernel {number}", what: str = definition.name) -> None:
             if not update.finished:
-                progress(replace(update, phase=name, text=f"{what}: {update.phase} {update.text}"))
+                said = f"{update.phase} {update.text}".strip()
+                progress(replace(update, phase=name, text=f"{what}: {said}"))
 
         name = f"kernel {number}"
         try:

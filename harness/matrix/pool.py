@@ -116,7 +116,9 @@ def _relay(job: _Job, progress: Progress) -> bool:
     *lines, job.pending = (job.pending + chunk).split(b"\n")
     for line in lines[-1:]:
         update = decode(Update, json.loads(line))
-        progress(Update(job.name, f"{update.phase} {update.text}", done=update.done, left=update.left))
+        progress(
+            Update(job.name, f"{update.phase} {update.text}".strip(), done=update.done, left=update.left)
+        )
     return bool(chunk)
 
 

@@ -17,7 +17,7 @@ from rich.text import Text
 from harness.case import Outcome, Progress, Update
 from harness.report.words import MARKS, STYLES, duration
 
-LABEL_WIDTH = 8
+LABEL_WIDTH, MARK_WIDTH = 8, 3
 BAR_WIDTH = 24
 # Where there is no room for so much of it, what happens is not shown at all.
 LEAST_TEXT = 12
@@ -65,9 +65,14 @@ class _Board:
         line.update = update
         if update.finished:
             del self._lines[update.phase]
-            self._console.print(_finished(line, self._console.width))
+            if update.phase:
+                self._console.print(_finished(line, self._console.width))
+        # How all of it gets on is the last line.
+        if whole := self._lines.pop("", None):
+            self._lines[""] = whole
 
     def leave(self) -> None:
+        self._lines.pop("", None)
         for line in self._lines.values():
             mark = Text(MARKS[Outcome.BROKEN], STYLES[Outcome.BROKEN])
             self._console.print(_row(mark, line, self._console.width, bar=False))
@@ -95,12 +100,21 @@ def _row(mark: Text, line: _Line, width: int, *, bar: bool) -> Text:
         right.append(f" {update.done:4.0%}")
         right.append(f"  {duration(update.left)} left" if update.left is not None else "")
     right.append(f"  {duration(line.seconds):>6}")
-    left = Text(" ") + mark + Text(" ") + Text(f"{update.phase:{LABEL_WIDTH}}", "bold" if bar else "")
     room = width - right.cell_len - 1
+    label = _shortened(update.phase, max(LABEL_WIDTH, room - MARK_WIDTH))
+    left = Text(" ") + mark + Text(" ") + Text(f"{label:{LABEL_WIDTH}}", "bold" if bar else "")
     if room - left.cell_len >= LEAST_TEXT or left.cell_len + 2 + cell_len(update.text) <= room:
         left.append(f"  {update.text}", "" if bar else "dim")
     left.truncate(max(LABEL_WIDTH, room), overflow="ellipsis", pad=True)
     return left + right
+
+
+def _shortened(name: str, room: int) -> str:
+    """A name with its middle left out where there is no room: its end tells it from its neighbours."""
+    if len(name) <= room:
+        return name
+    end = (room - 1) // 2
+    return f"{name[: room - 1 - end]}…{name[len(name) - end :]}"
 
 
 def _bar(done: float) -> Text:
@@ -121,7 +135,8 @@ class _Plain:
         line.update = update
         if update.finished:
             del self._lines[update.phase]
-            self._print(update.outcome.lower().replace("pass", "ok"), line)
+            if update.phase:
+                self._print(update.outcome.lower().replace("pass", "ok"), line)
         elif line.seconds - self._shown.get(update.phase, 0.0) >= PLAIN_INTERVAL_SECONDS:
             self._shown[update.phase] = line.seconds
             self._print("...", line)

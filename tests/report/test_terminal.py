@@ -84,6 +84,38 @@ def test_finished_lines_fit_the_terminal(columns: int, monkeypatch: pytest.Monke
     assert visible.rstrip().endswith("0.0 s")
 
 
+def shown_live(monkeypatch: pytest.MonkeyPatch, columns: int, *updates: Update) -> str:
+    """All that a terminal of that width gets, as text."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    primary, secondary = pty.openpty()
+    stream = os.fdopen(secondary, "w", encoding="utf-8")
+    with stream, display(console(stream, color=False)) as progress:
+        for update in updates:
+            progress(update)
+    return all_of(primary)
+
+
+def test_names_that_begin_alike_stay_apart_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"test_{'of_a_long_name_' * 5}"
+    ends = [Update(f"{name}[{kind}]", "", finished=True) for kind in ("first", "second")]
+    text = shown_live(monkeypatch, 60, *ends)
+    lines = [line[line.index("✓") :] for line in text.replace("\r", "\n").splitlines() if "✓" in line]
+    assert ["[first]" in line for line in lines] == [True, False]
+    assert ["[second]" in line for line in lines] == [False, True]
+    assert all(cell_len(line) <= 60 for line in lines)
+
+
+def test_how_all_gets_on_is_shown_and_leaves_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Update("", "1 of 2 scenarios, 1 failed", done=0.5)
+    text = shown_live(monkeypatch, 100, whole, Update("test_a", "", finished=True))
+    assert "1 of 2 scenarios, 1 failed" in text
+    assert "50%" in text
+    left = [line for line in text.replace("\r", "\n").splitlines() if "✓" in line or "!" in line]
+    assert len(left) == 1
+    assert "test_a" in left[0]
+
+
 @pytest.mark.parametrize("columns", [60, 100, 160])
 def test_summary_fits_and_says_everything(
     columns: int, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
