@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 
 from harness.boot import Boot
 from harness.case import Accelerator, AcceleratorChoice, Bench
+from harness.errors import CrashError
 from harness.guest.journal import Journal
 from harness.guest.session import Identity
 from harness.machine import snapshot
@@ -136,3 +139,22 @@ def test_snapshots_that_were_not_used_for_longest_go_first(
     assert have(256) == first  # used again
     third = have(1024)
     assert (first.exists(), second.exists(), third.exists()) == (True, False, True)
+
+
+@pytest.mark.parametrize("crowding", [1.0, 8.0])
+def test_crowded_machine_makes_a_run_slower_and_never_red(
+    bench: Bench, standin: Callable[..., None], crowding: float
+) -> None:
+    """All that a guest says comes late; a machine that knows itself to be that slow waits for it."""
+    standin("kexec sluggish=1.5")
+    # So that a call may take a second here, and not fifty.
+    quick = replace(bench.kernel, slowness=0.02)
+    slow = replace(bench, kernel=quick, next_kernel=quick, crowding=20.0, snapshots=None)
+    boot = Boot(slow, Journal(), lambda step: None, lambda remark: None, lambda machine: None)
+    with boot.host() as host:
+        host.time_scale = replace(slow, crowding=crowding).time_scale
+        late = pytest.raises(CrashError, match="did not answer within the deadline")
+        with late if crowding == 1.0 else nullcontext():
+            began = time.monotonic()
+            host.memory_free(settle=False)
+            assert time.monotonic() - began > 1.5

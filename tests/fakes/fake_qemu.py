@@ -11,6 +11,7 @@ $FAKE_QEMU holds words that make it misbehave. Those with `=SECONDS` happen so l
   kexec             when the agent ends, start another one with another boot id
   loop=S            a CPU loops with interrupts off             halt=S     all CPUs are halted
   unsaved           refuse to be migrated                      unloaded   end when it is migrated to
+  sluggish=S        let S seconds pass before each word of the agent
 
 A migration carries the boot id, and the agent that goes on does not say hello again.
 A kernel that was built with such words in it, after the text FAKE_QEMU=, misbehaves so when it boots, and
@@ -213,7 +214,9 @@ class FakeQemu:
             listened, self.guest = self.guest is not None, ours
             if not listened:
                 self.later(0, self.listen)
-            speak = threading.Thread(target=_relay, args=(ours, self.wires["agent"], self.waits), daemon=True)
+            pause = self.moods.get("sluggish", 0.0)
+            spoken = (ours, self.wires["agent"], self.waits, pause)
+            speak = threading.Thread(target=_relay, args=spoken, daemon=True)
             self.agent = subprocess.Popen(
                 # A guest does not outlive its QEMU.
                 ["setpriv", "--pdeathsig", "KILL", "--", *AGENT, "--stream", str(theirs.fileno())],
@@ -300,14 +303,16 @@ def _file(request: dict[str, Any]) -> str:
     return shlex.split(request["arguments"]["uri"])[-1]
 
 
-def _relay(agent: socket.socket, port: socket.socket, greeted: bool) -> None:
+def _relay(agent: socket.socket, port: socket.socket, greeted: bool, pause: float) -> None:
     """From an agent to the port until it ends, but for the hello of one that has said it before."""
     data = b""
     with contextlib.suppress(OSError):
         while greeted and b"\n" not in data and (more := agent.recv(1 << 16)):
             data += more
+        time.sleep(pause)
         port.sendall(data.partition(b"\n")[2])
         while data := agent.recv(1 << 16):
+            time.sleep(pause)
             port.sendall(data)
 
 
