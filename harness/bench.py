@@ -13,8 +13,8 @@ import os
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,8 +40,8 @@ TITLES = {
     "build": "cold build: patches, configuration, make, no ccache",
 }
 NAMES = tuple(TITLES)
-# Measured by itself, and otherwise: costs.py.
-COSTS = "preserve"
+# Measured by themselves, and otherwise: breakdown.py, edit.py, vmtest.py, costs.py.
+ALONE = ("breakdown", "edit", "vmtest", "preserve")
 R = TypeVar("R")
 
 
@@ -56,6 +56,11 @@ class Figure:
     most: float
     seconds: tuple[float, ...]
 
+    @classmethod
+    def of(cls, name: str, title: str, seconds: Iterable[float]) -> Figure:
+        values = tuple(round(value, 3) for value in seconds)
+        return cls(name, title, round(statistics.median(values), 3), min(values), max(values), values)
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -67,11 +72,11 @@ class Measured:
 
 def chosen(names: tuple[str, ...]) -> tuple[str, ...]:
     """The names of what is to be measured, all if none; raises UsageError for one that is unknown."""
-    if COSTS in names:
-        raise UsageError(f"{COSTS!r} is measured by itself", hint=f"`luh bench {COSTS}`")
     for name in names:
+        if name in ALONE:
+            raise UsageError(f"{name!r} is measured by itself", hint=f"`luh bench {name}`")
         if name not in TITLES:
-            near = difflib.get_close_matches(name, (*NAMES, COSTS), cutoff=0.4) or (*NAMES, COSTS)
+            near = difflib.get_close_matches(name, (*NAMES, *ALONE), cutoff=0.4) or (*NAMES, *ALONE)
             raise UsageError(f"there is no benchmark {name!r}", hint=f"did you mean {' or '.join(near)}?")
     return names or NAMES
 
@@ -82,18 +87,22 @@ def measure(names: tuple[str, ...], count: int, progress: Progress) -> Measured:
     ran = ""
     for options in (BOOTED, RESTORED):
         if runs := [name for name in names if name in VALUES and VALUES[name][0] == options]:
-            run = partial(_run, *options)
-            _repeat("warm-up", 1, run, progress)
-            first, *_ = results = _repeat("runs", count, run, progress)
-            ran = f", {first['accelerator']['name'].upper()}, Linux {first['kernel']['release']}"
-            figures += [_figure(name, [VALUES[name][1](result) for result in results]) for name in runs]
+            action = partial(run, *options)
+            repeat("warm-up", 1, action, progress)
+            first, *_ = results = repeat("runs", count, action, progress)
+            ran = f", {machine_of(first)}"
+            figures += [
+                Figure.of(name, TITLES[name], (VALUES[name][1](result) for result in results))
+                for name in runs
+            ]
     if "build" in names:
-        _luh("build", seconds=BUILD_SECONDS)
-        figures.append(_figure("build", _repeat("builds", count, _cold_build, progress)))
+        luh("build", seconds=BUILD_SECONDS)
+        builds = repeat("builds", count, _cold_build, progress)
+        figures.append(Figure.of("build", TITLES["build"], builds))
     return Measured(f"{os.cpu_count()} CPUs{ran}", tuple(figures))
 
 
-def _repeat(name: str, count: int, action: Callable[[], R], progress: Progress) -> list[R]:
+def repeat(name: str, count: int, action: Callable[[], R], progress: Progress) -> list[R]:
     results = []
     for number in range(count):
         progress(Update(name, f"{number + 1} of {count}", done=number / count))
@@ -102,13 +111,7 @@ def _repeat(name: str, count: int, action: Callable[[], R], progress: Progress) 
     return results
 
 
-def _figure(name: str, seconds: list[float]) -> Figure:
-    values = tuple(round(value, 3) for value in seconds)
-    median = round(statistics.median(values), 3)
-    return Figure(name, TITLES[name], median, min(values), max(values), values)
-
-
-def _luh(*arguments: str, seconds: float, env: dict[str, str] | None = None) -> tuple[str, float]:
+def luh(*arguments: str, seconds: float, env: dict[str, str] | None = None) -> tuple[str, float]:
     argv = (sys.executable, "-m", "harness.cli", *arguments)
     deadline = Deadline.after(seconds, f"luh {arguments[0]}")
     done = command.run(argv, deadline=deadline, env=env or {}, check=False)
@@ -117,14 +120,19 @@ def _luh(*arguments: str, seconds: float, env: dict[str, str] | None = None) -> 
     return done.output, done.seconds
 
 
-def _run(*options: str) -> dict[str, Any]:
+def run(*options: str) -> dict[str, Any]:
     """A warm run of the basic scenario: its result.json, and the wall time of the command as "wall"."""
     with tempfile.TemporaryDirectory(prefix="luh-bench-") as runs:
-        _, wall = _luh("run", SCENARIO, "--runs", runs, *options, seconds=RUN_SECONDS)
+        _, wall = luh("run", SCENARIO, "--runs", runs, *options, seconds=RUN_SECONDS)
         result: dict[str, Any] = json.loads((Path(runs) / "latest" / "result.json").read_text())
     if result["outcome"] != Outcome.PASS:
         raise InfraError(f"the basic scenario did not pass: {result['reason']}")
     return {**result, "wall": wall}
+
+
+def machine_of(result: dict[str, Any]) -> str:
+    """The accelerator and the kernel of a run, in words."""
+    return f"{result['accelerator']['name'].upper()}, Linux {result['kernel']['release']}"
 
 
 def _phase(result: dict[str, Any], name: str) -> float:
@@ -144,9 +152,15 @@ VALUES: dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], float]]] = {
 
 def _cold_build() -> float:
     """A build in a store that has the source and nothing else."""
+    with cold_store() as env:
+        _, seconds = luh("build", seconds=BUILD_SECONDS, env=env)
+    return seconds
+
+
+@contextmanager
+def cold_store() -> Iterator[dict[str, str]]:
+    """The environment of a build with a store that has the source and nothing else, and without ccache."""
     store = Store.default()
     with tempfile.TemporaryDirectory(prefix="luh-bench-", dir=store.root) as cold:
         (Path(cold) / WARM_KIND).symlink_to(store.root / WARM_KIND)
-        started = time.monotonic()
-        _luh("build", seconds=BUILD_SECONDS, env={"LUH_STORE": cold, "CCACHE_DISABLE": "1"})
-        return time.monotonic() - started
+        yield {"LUH_STORE": cold, "CCACHE_DISABLE": "1"}

@@ -358,11 +358,13 @@ class Access:
     terminal: a second console, for a shell. debugger: the Unix socket where QEMU waits for gdb before the
     first instruction; None to start at once. keys: a file system with the keys of an SSH server, which is
     reached through a port of this machine's loopback; None for a machine without a network card.
+    firmware: whether what the firmware says of itself is on the console too.
     """
 
     terminal: bool = False
     debugger: Path | None = None
     keys: Path | None = None
+    firmware: bool = False
 
 
 @dataclass(frozen=True, slots=True)

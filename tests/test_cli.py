@@ -121,6 +121,7 @@ def test_help_names_the_commands(luh: Luh) -> None:
         (("run", "--accel", "xen"), "xen", "tcg"),
         (("bench", "boots"), "boots", "did you mean boot"),
         (("bench", "boot", "preserve"), "measured by itself", "luh bench preserve"),
+        (("bench", "breakdwn"), "breakdwn", "did you mean breakdown"),
         (("bench", "preserve", "--largest", "1M"), "no shape is that small", "16M"),
     ],
 )

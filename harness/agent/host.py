@@ -7,6 +7,7 @@ import os
 import sys
 import time
 
+from . import ENTERED
 from .wire import PROTOCOL
 
 TYPE_CHECKING = False
@@ -157,14 +158,31 @@ def _empty_quarantine() -> None:
 
 def kernel_log() -> list[str]:
     """What the kernel has said so far in this boot, without levels and times (/dev/kmsg)."""
+    return [text for _, text in _records()]
+
+
+def _records() -> list[tuple[str, str]]:
+    """Each record's prefix ("6,339,5140900,-": level, number, microseconds, flags) and its first line."""
     records, log = [], os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         while True:
             records.append(os.read(log, RECORD).decode(errors="replace"))
     except BlockingIOError:
-        return [record.partition(";")[2].partition("\n")[0] for record in records]
+        parts = (record.partition(";") for record in records)
+        return [(prefix, rest.partition("\n")[0]) for prefix, _, rest in parts]
     finally:
         os.close(log)
+
+
+def timed_log() -> list[list[object]]:
+    """What the kernel has said so far in this boot, each with the seconds of its own clock (/dev/kmsg)."""
+    return [[int(prefix.split(",")[2]) / 1e6, text] for prefix, text in _records()]
+
+
+def started() -> dict[str, float]:
+    """When this process began, to a clock tick, and when Python reached its first line: boot time."""
+    fields = _text("/proc/self/stat").rpartition(")")[2].split()
+    return {"process": int(fields[19]) / os.sysconf("SC_CLK_TCK"), "python": ENTERED}
 
 
 def disk(serial: str) -> str:
@@ -219,6 +237,8 @@ OPERATIONS: dict[str, Callable[..., object]] = {
     "memory": memory,
     "settle": settle,
     "kernel_log": kernel_log,
+    "timed_log": timed_log,
+    "started": started,
     "clock": clock,
     "resize_terminal": resize_terminal,
 }

@@ -4,26 +4,56 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from harness.case import GiB
+from harness.case import Case, GiB, MachineSpec
 from harness.commands import kernels, output
 from harness.layout import Layout
 from harness.options import DEFAULT_KERNEL, DEFAULT_RECIPE, Commands, command, positive, size
 from harness.store import Store
 
+if TYPE_CHECKING:
+    from harness.bench import Measured
+
+MAINLINE_KERNEL = "linux-7.3-mainline"
+EPILOG = """\
+Together, as often as -n says:
+  boot       power-on to agent
+  restore    snapshot to agent
+  kexec      kexec to agent
+  run        a basic run, the whole command
+  build      patches, configuration and make, without ccache: takes long
+
+Each by itself:
+  breakdown  the steps of a power-on and of a live update, on one clock
+  edit       from the edit of one .c file in a tree like a user's to a verdict
+  vmtest     whole commands, in turn with those of the kernel's own vmtest.sh
+  preserve   what the live update of a guest_memfd costs, against a memfd
+"""
+
 
 def add(commands: Commands) -> None:
     parser = command(commands, "bench", "measure how long things take; prints medians", run)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
     parser.add_argument(
-        "names",
-        nargs="*",
-        metavar="NAME",
-        help="boot, restore, kexec, run, build (default: these five; build takes long); or preserve: what"
-        " the live update of a guest_memfd costs, against a memfd with as many pages",
+        "names", nargs="*", metavar="NAME", help="what is measured; default: boot restore kexec run build"
     )
     parser.add_argument("-n", type=positive, default=5, dest="count", help="how often (5)")
+    parser.add_argument(
+        "--kernel",
+        metavar="NAME",
+        help=f"of what is measured by itself ({DEFAULT_KERNEL}; edit, vmtest: {MAINLINE_KERNEL})",
+    )
+    group = parser.add_argument_group("breakdown")
+    group.add_argument(
+        "--slowest", type=positive, default=10, metavar="N", help="how many initcalls are named (10)"
+    )
+    group = parser.add_argument_group("vmtest")
+    group.add_argument(
+        "--cold", action="store_true", help="each with a kernel that it builds anew, without ccache: slow"
+    )
     group = parser.add_argument_group("preserve")
-    group.add_argument("--kernel", metavar="NAME", default=DEFAULT_KERNEL, help="whose costs (linux-7.3)")
     group.add_argument(
         "--largest",
         metavar="SIZE",
@@ -36,18 +66,23 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from harness import bench
+
+    if len(options.names) == 1 and options.names[0] in ALONE:
+        return ALONE[options.names[0]](options)
+    names = bench.chosen(tuple(options.names))
+    with output.progress(output.stderr(options)) as progress:
+        measured = bench.measure(names, options.count, progress)
+    return _show(options, measured)
+
+
+def _show(options: argparse.Namespace, measured: Measured) -> int:
     import json
 
-    from harness import bench
     from harness.exchange import encode
     from harness.report.tables import show
     from harness.report.words import duration
 
-    if options.names == [bench.COSTS]:
-        return _costs(options)
-    names = bench.chosen(tuple(options.names))
-    with output.progress(output.stderr(options)) as progress:
-        measured = bench.measure(names, options.count, progress)
     if options.json:
         print(json.dumps(encode(measured), indent=2))
         return 0
@@ -64,6 +99,29 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _breakdown(options: argparse.Namespace) -> int:
+    import json
+
+    from harness import attempt, breakdown
+    from harness.exchange import encode
+    from harness.report import breakdown as report
+    from harness.report import directory
+
+    kernel = kernels.load(options.kernel or DEFAULT_KERNEL)
+    case = Case(kernel, kernel, DEFAULT_RECIPE, MachineSpec(), ())
+    place = directory.create(directory.default_root().parent / "breakdowns")
+    with output.progress(output.stderr(options)) as progress:
+        bench = attempt.prepare(
+            case, layout=Layout.here(), store=Store.default(), directory=place, progress=progress
+        )
+        measured = breakdown.measure(bench, options.count, options.slowest, progress)
+    if options.json:
+        print(json.dumps(encode(measured), indent=2))
+    else:
+        report.show(output.stdout(options), measured)
+    return 0
+
+
 def _costs(options: argparse.Namespace) -> int:
     import json
 
@@ -76,10 +134,44 @@ def _costs(options: argparse.Namespace) -> int:
         attempted = attempt.make(
             layout=Layout.here(), store=Store.default(), runs=directory.default_root(), progress=progress
         )
-        kernel = kernels.load(options.kernel)
+        kernel = kernels.load(options.kernel or DEFAULT_KERNEL)
         measured = costs.measure(attempted, kernel, DEFAULT_RECIPE, options.largest, options.count)
     if options.json:
         print(json.dumps(encode(measured), indent=2))
     else:
         report.show(output.stdout(options), measured)
     return 0
+
+
+def _edit(options: argparse.Namespace) -> int:
+    from harness import attempt, edit
+
+    kernel = kernels.load(options.kernel or MAINLINE_KERNEL)
+    store = Store.default()
+    with output.progress(output.stderr(options)) as progress:
+        (tree,) = attempt.patch_trees((kernel,), store, attempt.Timeline(progress)).values()
+        measured = edit.measure(tree, store, options.count, progress)
+    return _show(options, measured)
+
+
+def _vmtest(options: argparse.Namespace) -> int:
+    import json
+
+    from harness import attempt, vmtest
+    from harness.exchange import encode
+    from harness.report import contests as report
+
+    kernel = kernels.load(options.kernel or MAINLINE_KERNEL)
+    store = Store.default()
+    with output.progress(output.stderr(options)) as progress:
+        (tree,) = attempt.patch_trees((kernel,), store, attempt.Timeline(progress)).values()
+        measure = vmtest.measure_cold if options.cold else vmtest.measure
+        measured = measure(tree, store, options.count, progress)
+    if options.json:
+        print(json.dumps(encode(measured), indent=2))
+    else:
+        report.show(output.stdout(options), measured)
+    return 0
+
+
+ALONE = {"breakdown": _breakdown, "edit": _edit, "vmtest": _vmtest, "preserve": _costs}

@@ -78,7 +78,7 @@ def command(program: str, bench: Bench, wires: Wires, memory: Memory | None = No
         *_disk(NEXT_MODULES_DISK, bench.next_kernel.modules),
         *_socket("qmp", wires.qmp),
         *("-mon", "chardev=qmp,mode=control"),
-        *_socket("console", wires.console),
+        *_socket("console", wires.console, shared=bench.access.firmware),
         *("-serial", "chardev:console"),
         *_socket("agent", wires.agent),
         *("-device", "virtio-serial-pci"),
@@ -124,6 +124,9 @@ def _access(access: Access, wires: Wires) -> tuple[str, ...]:
     if wires.debugger is not None:
         (option, socket) = _socket("debugger", wires.debugger)
         words += (option, f"{socket},server=on,wait=off", "-gdb", "chardev:debugger", "-S")
+    if access.firmware:
+        # Where SeaBIOS has its debugging output.
+        words += ("-device", "isa-debugcon,iobase=0x402,chardev=console")
     if access.keys:
         # Port 0: the system chooses one that is free, and QEMU says which (`forwarded_port`).
         words += ("-netdev", "user,id=network,hostfwd=tcp:127.0.0.1:0-:22")
@@ -202,5 +205,5 @@ def _escaped(path: Path) -> str:
     return str(path).replace(",", ",,")
 
 
-def _socket(name: str, descriptor: int) -> tuple[str, ...]:
-    return ("-chardev", f"socket,id={name},fd={descriptor}")
+def _socket(name: str, descriptor: int, *, shared: bool = False) -> tuple[str, ...]:
+    return ("-chardev", f"socket,id={name},fd={descriptor}" + ",mux=on" * shared)
