@@ -69,8 +69,8 @@ class Boot:
         """The session of a machine that went on from its snapshot; None where there is none to be had."""
         bench, store = self.bench, self.bench.snapshots
         elsewhere = bench.launcher or bench.target
-        if store is None or bench.access != Access() or bench.disks or elsewhere:
-            return None  # a shell, a debugger, a network card and further disks are there from the start
+        if store is None or bench.access != Access() or elsewhere:
+            return None  # a shell, a debugger and a network card are of one machine
         deadline = self._deadline("a snapshot", SNAPSHOT_SECONDS)
         ready = snapshot.provide(bench, Store(store), self._take, deadline)
         trouble = ready.trouble

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.boot import Boot
-from harness.case import Accelerator, AcceleratorChoice, Bench
+from harness.case import Accelerator, AcceleratorChoice, Bench, Disk
 from harness.errors import CrashError
 from harness.guest.journal import Journal
 from harness.guest.session import Identity
@@ -66,6 +66,12 @@ def test_console_has_what_was_said_before_the_snapshot(host: Host, bench: Bench)
     assert "| Linux version" in (bench.directory / "console.log").read_text()
 
 
+def test_host_with_a_disk_of_programs_starts_from_a_snapshot_too(host: Host, tmp_path: Path) -> None:
+    host.bench = replace(host.bench, disks=(Disk("selftests", tmp_path / "disk.erofs"),))
+    assert host.up().boot_id == host.up().boot_id
+    assert "serial=selftests" in (host.bench.directory / "qemu.argv").read_text()
+
+
 def test_host_that_cannot_be_saved_boots_and_says_why(host: Host, standin: Callable[..., None]) -> None:
     standin("unsaved")
     assert host.up().boot_id != host.up().boot_id
@@ -113,6 +119,8 @@ def test_snapshot_belongs_to_one_machine_and_its_kernels(bench: Bench) -> None:
         replace(bench, machine=replace(bench.machine, memory=bench.machine.memory * 2)),
         replace(bench, machine=replace(bench.machine, kernel_parameters=("quiet",))),
         replace(bench, choice=AcceleratorChoice(Accelerator.KVM, "a test")),
+        replace(bench, disks=(Disk("selftests", Path("/store/disks/one/disk.erofs")),)),
+        replace(bench, disks=(Disk("selftests", Path("/store/disks/two/disk.erofs")),)),
     ]
     assert len({snapshot.key(one) for one in benches}) == len(benches)
     # Neither the place of the traces nor the seed is anything that a guest could see.
