@@ -100,6 +100,50 @@ def test_it(host, request):
     assert "QEMU ended by itself: killed by SIGKILL" in ran.result["reason"]
 
 
+@pytest.mark.long
+def test_agent_that_is_killed_in_the_guest_is_not_blamed_on_the_kernel(
+    luh_run: Callable[..., Ran], scenario: Callable[[str], Path]
+) -> None:
+    """init starts another one, which says that it is in the same boot."""
+    body = """
+from harness.guest import program
+def test_it(host):
+    pid = host.identity.agent_pid
+    python = host.files.text(f"/proc/{pid}/cmdline").split("\\0")[0]
+    program.run(host, [python, "-I", "-S", "-c", f"import posix; posix.kill({pid}, 9)"], 20.0)
+    host.memory_free()
+"""
+    ran = luh_run(scenario(body))
+    assert ran.status == 3, ran.output
+    assert ran.result["outcome"] == "BROKEN"
+    assert "the agent died during process." in ran.result["reason"]
+    assert "was started again" in ran.result["reason"]
+    assert ran.result["scenarios"][0]["seconds"] < 60
+
+
+@pytest.mark.long
+def test_guest_that_floods_its_console_is_listened_to(
+    luh_run: Callable[..., Ran], scenario: Callable[[str], Path]
+) -> None:
+    body = """
+import os
+@pytest.mark.machine(kernel_parameters=("printk.devkmsg=on",))
+def test_it(host):
+    for _ in range(2):
+        log = host.files.open("/dev/kmsg", os.O_WRONLY)
+        for number in range(2000):
+            log.write_fd(f"flood {number} {'x' * 200}".encode())
+        host = host.live_update()
+"""
+    ran = luh_run(scenario(body))
+    assert ran.status == 0, ran.output
+    (one,) = ran.result["scenarios"]
+    assert len(one["live_updates"]) == 2
+    console = (ran.directory / one["traces"] / "console.log").read_text()
+    assert console.count("] flood ") == 4000
+    assert (ran.directory / "report.html").stat().st_size < 1_000_000
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interruption_leaves_nothing_behind(
     interrupted: Callable[..., int], tmp_path: Path, number: signal.Signals, status: int
