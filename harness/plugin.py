@@ -79,7 +79,8 @@ class Trial:
 
     errors: what its set-up, body and tear-down raised, in that order. ended: whether the body was left other
     than by an interruption. machine: the one that it got. own_calls: how many operations it had asked for
-    when somebody sat down at its machine, whose operations follow. leaks: what kmemleak reported when it was asked.
+    when somebody sat down at its machine, whose operations follow. leaks: what kmemleak reported when it was
+    asked.
     """
 
     name: str
