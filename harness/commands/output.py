@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -43,9 +45,14 @@ def stderr(options: argparse.Namespace) -> Console:
 
 
 def note(text: str) -> None:
-    """Something that a person has to know at once, on stderr; nothing for ""."""
-    if text:
-        print(text, file=sys.stderr, flush=True)
+    """Something that a person has to know at once, on stderr; nothing for "".
+
+    Its lines are sentences, broken where the terminal ends; indented ones are to be copied, and stay whole.
+    """
+    width = shutil.get_terminal_size().columns if sys.stderr.isatty() else 0
+    for line in text.splitlines():
+        whole = line.startswith(" ") or not width
+        print(line if whole else textwrap.fill(line, width), file=sys.stderr, flush=True)
 
 
 @contextmanager

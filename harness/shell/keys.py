@@ -57,8 +57,10 @@ def reached(keys: Keys, port: int, kernel: str) -> str:
     known = keys.identity.with_name("known_hosts")
     known.write_text(f"[127.0.0.1]:{port} {keys.host_key}\n")
     return (
-        f"ssh -p {port} -i {keys.identity} -o UserKnownHostsFile={known} root@127.0.0.1\n"
-        f"luh run --kernel {kernel} --target ssh://root@127.0.0.1:{port}"
+        "A root shell in it, from another terminal:\n"
+        f"  ssh -p {port} -i {keys.identity} -o UserKnownHostsFile={known} root@127.0.0.1\n"
+        "Scenarios on it:\n"
+        f"  luh run --kernel {kernel} --target ssh://root@127.0.0.1:{port}"
         f" --identity {keys.identity} --known-hosts {known}"
     )
 

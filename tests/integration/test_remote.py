@@ -92,7 +92,7 @@ def box(tmp_path: Path) -> Iterator[list[str]]:
         command.spawn(argv, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=log, stderr=log) as process,
     ):
         deadline = Deadline.after(BOOT_SECONDS, "a machine with an SSH server")
-        while not (line := re.search(r"^luh run (.*)$", said.read_text(), re.MULTILINE)):
+        while not (line := re.search(r"^  luh run (.*)$", said.read_text(), re.MULTILINE)):
             assert process.poll() is None, said.read_text()
             deadline.check()
             time.sleep(0.1)
