@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         )
         bench = replace(bench, access=access)
         output.note(gdb.instructions(bench))
-        with output.progress(output.stderr(options)) as progress:
+        with output.progress(output.stderr(options), live=not options.console) as progress:
             progress(Update("boot", "waiting for gdb" if options.gdb else ""))
             machine, host = stack.enter_context(start.booted(bench, follow=options.console))
             progress(Update("boot", f"Linux {host.identity.release}", finished=True))
