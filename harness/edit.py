@@ -7,12 +7,13 @@ edit changes the code of a file that one object is made of.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-from harness.bench import Figure, Measured, machine_of, repeat, run
+from harness.bench import BUILD_SECONDS, Figure, Measured, luh, machine_of, repeat, run
 from harness.case import PatchedTree, Progress
 from harness.store import Store, digest
 
@@ -34,15 +35,15 @@ def measure(tree: PatchedTree, store: Store, count: int, progress: Progress) -> 
         draft.rename(own)
     # Of an inode of its own: the other files are links of the store's.
     original = (tree.path / FILE).read_text(encoding="utf-8")
-    number = 0
+    words = ("--tree", str(own), "--series", "ours")
+    numbers = itertools.count()
 
     def edited() -> dict[str, Any]:
-        nonlocal number
-        number += 1
-        _put(own / FILE, f'{original}\nstatic const char edited[] __used = "{os.getpid()} {number}";\n')
-        return run("--tree", str(own), "--series", "ours")
+        code = f'static const char edited[] __used = "{os.getpid()} {next(numbers)}";'
+        _put(own / FILE, f"{original}\n{code}\n")
+        return run(*words)
 
-    repeat("first build", 1, edited, progress)
+    repeat("first build", 1, lambda: luh("build", *words, seconds=BUILD_SECONDS), progress)
     first, *_ = results = repeat("edits", count, edited, progress)
     figures = [
         Figure.of("edit", f"edit of {FILE} to verdict, whole command", (one["wall"] for one in results))
