@@ -54,6 +54,20 @@ static void mount_all(void)
 	}
 }
 
+/*
+ * The image is read in few large pieces: each one of the usual 128 KiB would wait for its turn on the machine
+ * below, and all of the interpreter is needed at once.
+ */
+static void read_far_ahead(void)
+{
+	int ahead = open("/sys/block/vda/queue/read_ahead_kb", O_WRONLY | O_CLOEXEC);
+
+	if (ahead < 0)
+		return;
+	dprintf(ahead, "4096\n");
+	close(ahead);
+}
+
 /* The kernel could not open a console for us: /dev was still empty. */
 static void open_console(void)
 {
@@ -142,6 +156,7 @@ int main(void)
 	int status = 0;
 
 	mount_all();
+	read_far_ahead();
 	open_console();
 	agent = start(agent_argv[0], agent_argv, NULL);
 	shell = start_shell();

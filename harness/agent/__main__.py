@@ -181,6 +181,8 @@ def _probe() -> int:
 
 def _load_modules() -> None:
     """What they are needed for will say that it is not there; here it would say nothing."""
+    if not os.path.exists("/proc/modules"):
+        return  # and neither ctypes nor all else that loading takes is imported before the first word
     from . import modules
 
     try:

@@ -29,9 +29,7 @@ DEPENDS = b"\0depends="
 
 
 def load_at_start() -> None:
-    """Load all modules, if the kernel has any and nobody wants to do it later."""
-    if not os.path.exists(LOADED):
-        return
+    """Load all modules, unless somebody wants to do it later."""
     with open("/proc/cmdline") as file:
         late = LATE in file.read().split()
     if not late:
