@@ -412,6 +412,7 @@ def test_failing_fault_of_the_guest_loses_no_page(host: Session, seed: int, by: 
     """KVM_RUN and KVM_PRE_FAULT_MEMORY that find no memory for a restored page say so, and then work."""
     held = Held(host, seed)
     guest = start_guest(held.vm, held.memory)
+    guest.vcpu.touch(held.memory, 0)  # its program is in the agent from now on, and not to be read
     places = (LARGE - number * NODE for number in count(1))
 
     def attempt(nth: int) -> Attempt:
@@ -421,7 +422,7 @@ def test_failing_fault_of_the_guest_loses_no_page(host: Session, seed: int, by: 
             attempted = held.faults.call(
                 nth, "vcpu.run_here", vcpu=guest.vcpu, payload="touch", registers=registers
             )
-            failed = attempted.result["errno"]
+            failed = attempted.errno or attempted.result["errno"]
         else:
             attempted = held.faults.call(nth, "vcpu.pre_fault", vcpu=guest.vcpu, gpa=at, size=PAGE)
             failed = attempted.errno
