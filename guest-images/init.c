@@ -4,9 +4,11 @@
  * images that have them, a root shell on the second console and, once, the script /luh/start.
  *
  * Compiled with -DAGENT_ARGV='"program", "argument", ...' and -DLIBRARY_PATH='"dir:dir"'. The agent is a
- * child, not pid 1 itself, so that scenarios can kill it and so that kexec finds the files it holds open.
+ * child, not pid 1 itself, so that scenarios can kill it and so that kexec finds the files it holds open. Its
+ * interpreter starts while all is being mounted; the first agent waits for the end of that (AGENT_WAITS).
  * With `luh.once` on the kernel command line the machine is switched off when the agent ends.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -33,7 +35,6 @@
 static const struct {
 	const char *type, *target, *options;
 } mounts[] = {
-	{ "devtmpfs", "/dev", NULL },
 	{ "proc", "/proc", NULL },
 	{ "sysfs", "/sys", NULL },
 	{ "tmpfs", "/tmp", "mode=1777" },
@@ -43,6 +44,11 @@ static const struct {
 	{ "debugfs", "/sys/kernel/debug", NULL },
 	{ "cgroup2", "/sys/fs/cgroup", NULL },
 };
+
+/* Names the descriptor that is at its end once all is mounted. */
+#define AGENT_WAITS "LUH_MOUNTED"
+
+static int mounted[2] = { -1, -1 };
 
 static void mount_all(void)
 {
@@ -150,15 +156,38 @@ static void tell_shell_ended(void)
 	close(terminal);
 }
 
+static int inherit_mounted(void)
+{
+	char number[16];
+
+	if (mounted[0] < 0 || fcntl(mounted[0], F_SETFD, 0))
+		return 0;
+	snprintf(number, sizeof(number), "%d", mounted[0]);
+	return setenv(AGENT_WAITS, number, 1);
+}
+
+static pid_t start_first_agent(void)
+{
+	pid_t agent;
+
+	if (pipe2(mounted, O_CLOEXEC))
+		mounted[0] = mounted[1] = -1;
+	agent = start(agent_argv[0], agent_argv, inherit_mounted);
+	mount_all();
+	read_far_ahead();
+	close(mounted[0]);
+	close(mounted[1]);
+	return agent;
+}
+
 int main(void)
 {
 	pid_t agent, shell;
 	int status = 0;
 
-	mount_all();
-	read_far_ahead();
+	mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
 	open_console();
-	agent = start(agent_argv[0], agent_argv, NULL);
+	agent = start_first_agent();
 	shell = start_shell();
 	if (!access(START_SCRIPT, X_OK))
 		start(START_SCRIPT, start_argv, NULL);

@@ -58,6 +58,8 @@ MODULES = (
     "vcpu",
 )
 RETRY_SECONDS = 0.05
+# guest-images/init.c
+MOUNTED_VARIABLE = "LUH_MOUNTED"
 
 
 class Agent:
@@ -152,6 +154,7 @@ def by_hand() -> None:
 def main(arguments: list[str]) -> int:
     match arguments:
         case ["--port", name]:
+            _await_mounts()
             _load_modules()
             port = _open_port(name)
             serve(port, port, stays=True)
@@ -177,6 +180,13 @@ def _probe() -> int:
     result = probe.run_vcpu()
     print(dumps(result))
     return 0 if result["ok"] else 1
+
+
+def _await_mounts() -> None:
+    """Init mounts all while this interpreter starts, and closes a pipe when it has."""
+    if number := os.environ.pop(MOUNTED_VARIABLE, ""):
+        os.read(int(number), 1)
+        os.close(int(number))
 
 
 def _load_modules() -> None:
