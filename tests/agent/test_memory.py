@@ -160,7 +160,7 @@ def test_a_closed_file_gives_ebadf_and_its_mapping_can_stay(filled: File) -> Non
 
 def test_16_mib_take_well_under_a_second() -> None:
     file = files.memfd_create(16 * MiB)
-    started = time.monotonic()
+    started = time.process_time()
     memory.fill(file, 0, 16 * MiB, SEED)
     assert check(file, 0, 16 * MiB)["pages_differing"] == 0
-    assert time.monotonic() - started < 2.0  # 0.06 s where nothing else runs
+    assert time.process_time() - started < 2.0  # 0.06 s, of its own
