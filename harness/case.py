@@ -259,7 +259,7 @@ class Kernel:
     modules: an erofs image with all of them in its root directory, or None where the kernel has none.
     slowness and appetite: the factors for deadlines, and for the machine's memory, that were chosen for a
     kernel without debugging options. abi: the versions of what it hands over ("kho", "luo", "memfd", ...), as
-    its headers have them.
+    its headers have them. hz: its timer's ticks a second, 0 where that is not known.
     """
 
     name: str
@@ -274,6 +274,7 @@ class Kernel:
     abi: tuple[tuple[str, str], ...] = ()
     ingredients: Ingredients | None = None
     modules: Path | None = None
+    hz: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,10 +314,14 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class AcceleratorChoice:
-    """Which accelerator a machine uses, and why, in one line for a person."""
+    """Which accelerator a machine uses, and why, in one line for a person.
+
+    tsc: the kHz of the TSC that its guests will see; 0 where they have to find out.
+    """
 
     accelerator: Accelerator
     reason: str
+    tsc: int = 0
 
     @property
     def time_scale(self) -> float:

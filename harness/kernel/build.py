@@ -168,6 +168,7 @@ def _kernel(name: str, entry: Path, subjects: tuple[str, ...], versions: Abi, ma
         abi=versions,
         ingredients=made_of,
         modules=modules if modules.exists() else None,
+        hz=int(options.get("HZ", "0")),
     )
 
 

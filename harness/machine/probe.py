@@ -44,7 +44,7 @@ def choose(requested: Accelerator, deadline: Deadline, facts: Facts = HERE) -> A
     AUTO is KVM where nesting is proved, else TCG. Raises UsageError where KVM is requested and impossible.
     """
     if requested is Accelerator.TCG:
-        return AcceleratorChoice(Accelerator.TCG, "asked for")
+        return AcceleratorChoice(Accelerator.TCG, "asked for", _tsc(facts.processor))
     obstacle = _obstacle(facts, deadline)
     if not obstacle:
         return AcceleratorChoice(Accelerator.KVM, "nesting is on and a vCPU ran")
@@ -53,7 +53,7 @@ def choose(requested: Accelerator, deadline: Deadline, facts: Facts = HERE) -> A
             f"KVM cannot be used on this machine: {obstacle}",
             hint="leave the choice to the harness (--accel auto), or see `luh doctor`",
         )
-    return AcceleratorChoice(Accelerator.TCG, obstacle)
+    return AcceleratorChoice(Accelerator.TCG, obstacle, _tsc(facts.processor))
 
 
 def _obstacle(facts: Facts, deadline: Deadline) -> str:
@@ -79,6 +79,18 @@ def _extension(processor: Path) -> str:
         if line.startswith("flags"):
             return next((name for name in MODULES if name in line.split()), "")
     return ""
+
+
+def _tsc(processor: Path) -> int:
+    """The kHz of this machine's TSC, which is what an emulated CPU counts as well (QEMU's cpu_get_ticks()).
+
+    A kernel whose TSC is constant takes its bogomips from it: two for each MHz (arch/x86/kernel/tsc.c). 0
+    where that is not so.
+    """
+    lines = (line.partition(":") for line in processor.read_text().partition("\n\n")[0].splitlines())
+    values = {name.strip(): value.strip() for name, _, value in lines}
+    constant = "constant_tsc" in values.get("flags", "").split()
+    return round(float(values.get("bogomips", "0")) * 500) if constant else 0
 
 
 def _nested(module: Path) -> bool:

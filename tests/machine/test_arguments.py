@@ -65,7 +65,7 @@ def test_a_comma_in_a_path_does_not_end_the_option(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     ("accelerator", "accel", "processor"),
-    [(Accelerator.KVM, "kvm", "host"), (Accelerator.TCG, "tcg,thread=multi", "max,+svm")],
+    [(Accelerator.KVM, "kvm", "host"), (Accelerator.TCG, "tcg,thread=multi", "max,+svm,-erms")],
 )
 def test_both_accelerators_give_the_guest_a_cpu_that_nests(
     bench: Bench, accelerator: Accelerator, accel: str, processor: str
@@ -73,6 +73,17 @@ def test_both_accelerators_give_the_guest_a_cpu_that_nests(
     chosen = replace(bench, choice=AcceleratorChoice(accelerator, ""))
     assert values(chosen, "-accel") == [accel]
     assert values(chosen, "-cpu") == [processor]
+
+
+def test_emulated_kernels_are_told_what_they_would_measure(bench: Bench) -> None:
+    assert "lpj=" not in command_line(bench)
+    choice, kernel = replace(bench.choice, tsc=2445400), replace(bench.kernel, hz=250)
+    told = replace(bench, choice=choice, kernel=kernel, next_kernel=kernel)
+    assert " tsc_early_khz=2445400 lpj=9781600 " in command_line(told)
+    # A loop that is of the right length for one of two kernels is not for the other.
+    other = replace(told, next_kernel=replace(kernel, hz=1000))
+    assert " tsc_early_khz=2445400 " in command_line(other)
+    assert "lpj=" not in command_line(other)
 
 
 def test_one_node_needs_no_memory_objects(bench: Bench) -> None:

@@ -56,6 +56,15 @@ def test_tcg_where_it_is_asked_for(facts: Facts) -> None:
     assert (choice.accelerator, choice.reason) == (Accelerator.TCG, "asked for")
 
 
+@pytest.mark.parametrize(
+    ("flags", "tsc"), [("fpu constant_tsc", 2445400), ("fpu", 0)], ids=["constant", "varying"]
+)
+def test_emulated_cpus_count_as_this_machine_does(facts: Facts, flags: str, tsc: int) -> None:
+    cpu = "processor\t: {}\nflags\t\t: {}\ncpu MHz\t\t: 3100.000\nbogomips\t: 4890.80\n\n"
+    facts.processor.write_text(cpu.format(0, flags) + cpu.format(1, flags))
+    assert choose(Accelerator.TCG, deadline(), facts).tsc == tsc
+
+
 def test_no_device(facts: Facts) -> None:
     facts.device.unlink()
     assert refused(facts) == f"{facts.device} is not there"
