@@ -70,7 +70,7 @@ def resolve(
 
 def _told(asked: int, unknown: list[str]) -> str:
     if not unknown:
-        return f"{asked} options asked for and given"
+        return f"{asked} {'option' if asked == 1 else 'options'} asked for and given"
     return f"{asked - len(unknown)} options given; this tree does not know {', '.join(unknown)}"
 
 
