@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from harness.case import Outcome, Progress, ScenarioResult, Update
 from harness.commands import kernels, output
 from harness.errors import HarnessError, UsageError
 from harness.layout import Layout
-from harness.options import DEFAULT_RECIPE, STATUS, Commands, command, positive
+from harness.options import DEFAULT_RECIPE, STATUS, Commands, command, positive, say
 from harness.store import Store
 
 if TYPE_CHECKING:
@@ -101,10 +102,12 @@ def run_plan(options: argparse.Namespace, plan: Plan) -> list[Result]:
     done = {one.name: one for one in results.load([place])}
     left = [cell for cell in plan.cells if cell.name not in done]
     runs = options.runs or directory.default_root()
-    with output.progress(output.stdout(options)) as progress:
+    with _kept(done, len(plan.cells)), output.progress(output.stdout(options)) as progress:
         output.ensure_tools(options, progress)
         if done:
-            progress(Update("matrix", f"{len(done)} cells were run before", finished=True))
+            progress(
+                Update("matrix", f"{len(done)} of {len(plan.cells)} cells had ended before", finished=True)
+            )
         _build(left, progress)
         cells = {cell.name: cell for cell in left}
         jobs = options.jobs or plan.jobs
@@ -117,6 +120,18 @@ def run_plan(options: argparse.Namespace, plan: Plan) -> list[Result]:
             counted.end(result)
     results.clear(place)
     return [done[cell.name] for cell in plan.cells]
+
+
+@contextmanager
+def _kept(done: Sized, total: int) -> Iterator[None]:
+    """Where a matrix is cut off, say what is kept."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except (HarnessError, KeyboardInterrupt):
+        say(f"{len(done)} of {total} cells have ended and are kept: the same command goes on from there")
+        raise
 
 
 class _Counter:

@@ -48,12 +48,25 @@ def show(console: Console, title: str, squares: Sequence[Square]) -> None:
     else:
         _blocks(console, squares, rows)
     console.print()
+    for (outcome, note), places in _notes(squares).items():
+        for number, place in enumerate(places):
+            mark = " " if number else words.MARKS[outcome]
+            text = Text(f"{mark} ", words.STYLES[outcome]) + Text(place, "default")
+            console.print(Padding(text, (0, 0, 0, 1)))
+        console.print(Padding(Text(note, "dim"), (0, 0, 0, 3)))
+    console.print(_ending(squares))
+
+
+def _notes(squares: Sequence[Square]) -> dict[tuple[Outcome, str], list[str]]:
+    """Where each note is due: a row with its columns in a line."""
+    found: dict[tuple[Outcome, str], dict[str, list[str]]] = {}
     for one in squares:
         if one.note:
-            head = f"{one.row}  {one.column}".rstrip()
-            console.print(Text(f" {words.MARKS[one.outcome]} ", words.STYLES[one.outcome]) + Text(head))
-            console.print(Padding(Text(one.note, "dim"), (0, 0, 0, 3)))
-    console.print(_ending(squares))
+            found.setdefault((one.outcome, one.note), {}).setdefault(one.row, []).append(one.column)
+    return {
+        key: [f"{row}  {', '.join(columns)}".rstrip() for row, columns in rows.items()]
+        for key, rows in found.items()
+    }
 
 
 def _table(squares: Sequence[Square], rows: Sequence[str], columns: Sequence[str]) -> Table:
@@ -105,7 +118,7 @@ th { font-weight: 600; } td a { color: inherit; }
 .PASS { color: var(--pass); } .FAIL { color: var(--fail); } .SKIP { color: var(--skip); }
 .BROKEN { color: var(--broken); } td.FAIL, td.BROKEN { font-weight: 700; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1rem; }
-dt { font-weight: 600; } dd { margin: 0; overflow-wrap: anywhere; }
+dt { font-weight: 600; grid-column: 1; } dd { margin: 0; grid-column: 2; overflow-wrap: anywhere; }
 @media (max-width: 40rem) { dl { display: block; } dd { margin-bottom: .6rem; } }
 """
 
@@ -123,9 +136,9 @@ def page(title: str, facts: str, squares: Sequence[Square]) -> str:
         for row in rows
     )
     notes = "\n".join(
-        f'<dt class="{one.outcome}">{escape(f"{one.row} {one.column}")}</dt><dd>{escape(one.note)}</dd>'
-        for one in squares
-        if one.note
+        "".join(f'<dt class="{outcome}">{escape(place)}</dt>' for place in places)
+        + f"<dd>{escape(note)}</dd>"
+        for (outcome, note), places in _notes(squares).items()
     )
     return (
         '<!doctype html>\n<html lang="en"><meta charset="utf-8">\n'
@@ -133,7 +146,8 @@ def page(title: str, facts: str, squares: Sequence[Square]) -> str:
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n"
         f'<h1>{escape(title)}</h1>\n<p class="facts">{escape(facts)}</p>\n'
         f'<div class="scroll"><table>\n<tr><th></th>{head}</tr>\n{body}\n</table></div>\n'
-        f"<h2>Notes</h2>\n<dl>\n{notes}\n</dl>\n</html>\n"
+        + (f"<h2>Notes</h2>\n<dl>\n{notes}\n</dl>\n" if notes else "")
+        + "</html>\n"
     )
 
 

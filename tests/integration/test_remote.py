@@ -4,10 +4,8 @@ that `luh shell --ssh` boots, of which the run knows its address and keys alone.
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +20,7 @@ from harness.doctor import need
 from tests.integration.conftest import ENVIRONMENT, LUH, Ran, build
 
 NETWORK_KERNEL = "linux-7.3-network"
-BOOT_SECONDS = 300.0
+BOOT_SECONDS, END_SECONDS = 300.0, 60.0
 
 
 def words(server: Remote) -> list[str | Path]:
@@ -98,8 +96,9 @@ def box(tmp_path: Path) -> Iterator[list[str]]:
             time.sleep(0.1)
         yield shlex.split(line[1])
         assert process.poll() is None  # the machine outlives the run
-        os.kill(process.pid, signal.SIGINT)
-        process.wait(deadline.remaining)
+        assert process.stdin
+        process.stdin.close()
+        assert process.wait(END_SECONDS) == 0
 
 
 @pytest.mark.long
