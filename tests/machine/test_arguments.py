@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.case import Accelerator, AcceleratorChoice, Bench, GiB, MachineSpec
+from harness.case import Accelerator, AcceleratorChoice, Access, Bench, GiB, MachineSpec
 from harness.machine.arguments import Wires, command, command_line
 
 WIRES = Wires(qmp=7, console=8, agent=9)
@@ -84,6 +84,13 @@ def test_emulated_kernels_are_told_what_they_would_measure(bench: Bench) -> None
     other = replace(told, next_kernel=replace(kernel, hz=1000))
     assert " tsc_early_khz=2445400 " in command_line(other)
     assert "lpj=" not in command_line(other)
+
+
+def test_firmware_speaks_on_the_console_where_that_is_wanted(bench: Bench) -> None:
+    assert not any("mux" in value for value in values(bench, "-chardev"))
+    spoken = replace(bench, access=Access(firmware=True))
+    assert "socket,id=console,fd=8,mux=on" in values(spoken, "-chardev")
+    assert "isa-debugcon,iobase=0x402,chardev=console" in values(spoken, "-device")
 
 
 def test_one_node_needs_no_memory_objects(bench: Bench) -> None:
