@@ -9,8 +9,10 @@ the QEMU of this machine and without KVM (its own choice). Of the harness, the k
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from harness import command
@@ -68,8 +70,18 @@ def measure(tree: PatchedTree, store: Store, count: int, progress: Progress) -> 
     deadline = Deadline.after(BUILD_SECONDS, "vmtest.sh's build directory")
     with locked(build / "lock", deadline):
         entries = (
-            _Entry("one live-update test", 0.25, _run, lambda: _vmtest(script, build, TESTS[:1])),
-            _Entry("the four LUO tests", 0.25, _kselftest, lambda: _vmtest(script, build, TESTS)),
+            _Entry(
+                "one live-update test",
+                0.25,
+                partial(_luh, "run", SCENARIO),
+                lambda: _vmtest(script, build, TESTS[:1]),
+            ),
+            _Entry(
+                "the four LUO tests",
+                0.25,
+                partial(_luh, "kselftest", *TESTS),
+                lambda: _vmtest(script, build, TESTS),
+            ),
         )
         return _contests(entries, count, progress, warm_up=True)
 
@@ -84,7 +96,7 @@ def measure_cold(tree: PatchedTree, store: Store, count: int, progress: Progress
 
     def ours() -> float:
         with cold_store() as env:
-            return luh("run", SCENARIO, seconds=BUILD_SECONDS, env=env)[1]
+            return _luh("run", SCENARIO, seconds=BUILD_SECONDS, env=env)
 
     entries = (_Entry("cold: configure, build, boot, live update", 0.75, ours, theirs),)
     return _contests(entries, count, progress, warm_up=False)
@@ -126,9 +138,7 @@ def _vmtest(script: Path, build: Path, tests: tuple[str, ...]) -> float:
     return total
 
 
-def _run() -> float:
-    return luh("run", SCENARIO, seconds=RUN_SECONDS)[1]
-
-
-def _kselftest() -> float:
-    return luh("kselftest", *TESTS, seconds=RUN_SECONDS)[1]
+def _luh(*words: str, seconds: float = RUN_SECONDS, env: dict[str, str] | None = None) -> float:
+    """The wall seconds of a command whose run directory is not kept."""
+    with tempfile.TemporaryDirectory(prefix="luh-bench-") as runs:
+        return luh(*words, "--runs", runs, seconds=seconds, env=env)[1]
