@@ -24,6 +24,8 @@ LEAST_TEXT = 12
 BAR_FROM_COLUMNS = 90
 PLAIN_INTERVAL_SECONDS = 30.0
 REFRESH_PER_SECOND = 8
+# What a terminal puts after the last line at Ctrl-C; on a line more, it would keep one from being erased.
+ECHO = "^C"
 
 
 @contextmanager
@@ -79,7 +81,7 @@ class _Board:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for line in self._lines.values():
-            yield _row(self._mark(console), line, options.max_width, bar=True)
+            yield _row(self._mark(console), line, options.max_width - len(ECHO), bar=True)
 
     def _mark(self, console: Console) -> Text:
         frame: RenderableType = self._spinner.render(console.get_time())

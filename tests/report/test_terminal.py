@@ -26,7 +26,8 @@ def build_steps(count: int) -> Iterator[Update]:
     yield Update("build", "7.3.4, 9 patches", finished=True)
 
 
-def test_pipe_gets_one_plain_line_a_phase() -> None:
+def test_pipe_gets_one_plain_line_a_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.report.progress.time.monotonic", lambda: 0.0)
     stream = io.StringIO()
     with display(console(stream)) as progress:
         for update in build_steps(2000):
