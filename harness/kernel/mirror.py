@@ -29,7 +29,11 @@ from harness.store import DIGEST_LENGTH, Store, digest, locked
 COPY_SECONDS = 1800.0
 MANIFEST = "manifest.json"
 # What an in-tree build leaves in a directory that is no git repository; `make mrproper` knows it all.
-BUILT = ("*.o", "*.a", "*.ko", "*.mod", ".*.cmd", ".*.d", ".config", ".config.old", "vmlinux*", "System.map")
+BUILT = (
+    *("*.o", "*.a", "*.ko", "*.mod", ".*.cmd", ".*.d", ".config", ".config.old", "System.map"),
+    # Not vmlinux*: vmlinux.lds.S and vmlinux.lds.h are sources.
+    *("vmlinux", "vmlinux.lds", "vmlinux.map", "vmlinux.unstripped", "vmlinux.bin", "vmlinux.bin.*"),
+)
 BUILT_BELOW = ("include/config/", "include/generated/", "arch/x86/include/generated/", ".git/")
 # A tree may belong to somebody else, and nothing of ours may start a daemon in it.
 TRUSTING = ("-c", "safe.directory=*", "-c", "core.fsmonitor=false")

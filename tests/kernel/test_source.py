@@ -112,6 +112,15 @@ def test_a_tree_that_was_built_in_gives_its_sources_only(linux: Path, checkout: 
     assert sorted(contents(checkout().path)) == sorted(contents(Path(__file__).parents[1] / "fakelinux"))
 
 
+def test_sources_that_are_named_as_products_are_sources(linux: Path, checkout: Checkout) -> None:
+    """Without vmlinux.lds.S no kernel can be built; a vmlinux.lds beside it would be taken for fresh."""
+    for name in ("kernel/vmlinux.lds.S", "include/vmlinux.lds.h", "kernel/vmlinux.lds", "vmlinux"):
+        (linux / name).write_text("x")
+    tree = checkout()
+    found = [str(path.relative_to(tree.path)) for path in sorted(tree.path.rglob("vmlinux*"))]
+    assert found == ["include/vmlinux.lds.h", "kernel/vmlinux.lds.S"]
+
+
 @pytest.mark.parametrize("name", ["nowhere", "."])
 def test_a_directory_that_is_no_kernel_tree(tmp_path: Path, store: Store, name: str) -> None:
     with pytest.raises(UsageError, match="no kernel tree") as caught:
