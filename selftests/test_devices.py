@@ -59,6 +59,16 @@ def is_routed(vm: Vm) -> bool:
     return status >= 0
 
 
+def brought_over(host: Session, vm: Vm) -> tuple[Session, Vm]:
+    """The next kernel, and the VM alone in it, finished."""
+    preserve_files(host, {VM: vm})
+    host = host.live_update()
+    session = host.liveupdate.retrieve_session(NAME)
+    vm = session.retrieve_vm(VM)
+    session.finish()
+    return host, vm
+
+
 @pytest.mark.rules("K4")
 def test_interrupt_controllers_and_ioeventfds_are_gone(host: Session) -> None:
     """Interrupt controllers and ioeventfds of the old VM are gone, and the new one can have its own."""
@@ -69,13 +79,9 @@ def test_interrupt_controllers_and_ioeventfds_are_gone(host: Session) -> None:
         vm.ioctl(CREATE_IRQCHIP)
     with raises_errno(errno.EEXIST):
         ring(vm, number)
-    preserve_files(host, {VM: vm})
 
-    host = host.live_update()
+    host, vm = brought_over(host, vm)
 
-    session = host.liveupdate.retrieve_session(NAME)
-    vm = session.retrieve_vm(VM)
-    session.finish()
     with raises_errno(errno.ENXIO):
         vm.ioctl(GET_IRQCHIP, bytes(520))
     vm.ioctl(CREATE_IRQCHIP)
@@ -93,13 +99,9 @@ def test_routes_and_irqfds_are_gone(host: Session) -> None:
     inject(vm, number := eventfd(host))
     with raises_errno(errno.EBUSY):
         inject(vm, number)
-    preserve_files(host, {VM: vm})
 
-    host = host.live_update()
+    host, vm = brought_over(host, vm)
 
-    session = host.liveupdate.retrieve_session(NAME)
-    vm = session.retrieve_vm(VM)
-    session.finish()
     with raises_errno(errno.ENXIO):
         vm.ioctl(IRQ_LINE_STATUS, struct.pack("<II", GSI, 0))
     vm.ioctl(CREATE_IRQCHIP)
