@@ -40,8 +40,6 @@ TITLES = {
     "build": "cold build: patches, configuration, make, no ccache",
 }
 NAMES = tuple(TITLES)
-# Measured by themselves, and otherwise: breakdown.py, edit.py, vmtest.py, costs.py.
-ALONE = ("breakdown", "edit", "vmtest", "preserve")
 R = TypeVar("R")
 
 
@@ -70,13 +68,16 @@ class Measured:
     figures: tuple[Figure, ...]
 
 
-def chosen(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of what is to be measured, all if none; raises UsageError for one that is unknown."""
+def chosen(names: tuple[str, ...], alone: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of what is to be measured, all if none. alone: those that are measured by themselves.
+
+    Raises UsageError for one that is unknown, or that is one of those.
+    """
     for name in names:
-        if name in ALONE:
+        if name in alone:
             raise UsageError(f"{name!r} is measured by itself", hint=f"`luh bench {name}`")
         if name not in TITLES:
-            near = difflib.get_close_matches(name, (*NAMES, *ALONE), cutoff=0.4) or (*NAMES, *ALONE)
+            near = difflib.get_close_matches(name, (*NAMES, *alone), cutoff=0.4) or (*NAMES, *alone)
             raise UsageError(f"there is no benchmark {name!r}", hint=f"did you mean {' or '.join(near)}?")
     return names or NAMES
 

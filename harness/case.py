@@ -615,9 +615,8 @@ class Update:
     """A moment in a running stage.
 
     phase: a short name in lower case ("build"); "" for how all of it gets on, which is not shown once it has
-    finished. text: what happens now. done: 0.0 to 1.0, or None where
-    unknown. left: an estimate of the seconds that remain, or None. finished: the phase's last update.
-    outcome: what came of a finished phase.
+    finished. text: what happens now. done: 0.0 to 1.0, or None where unknown. left: an estimate of the
+    seconds that remain, or None. finished: the phase's last update. outcome: what came of a finished phase.
     """
 
     phase: str

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from harness.case import Case, GiB, MachineSpec
 from harness.commands import kernels, output
@@ -13,8 +14,11 @@ from harness.options import DEFAULT_KERNEL, DEFAULT_RECIPE, Commands, command, p
 from harness.store import Store
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from harness.bench import Measured
 
+T = TypeVar("T")
 MAINLINE_KERNEL = "linux-7.3-mainline"
 EPILOG = """\
 Together, as often as -n says:
@@ -70,22 +74,29 @@ def run(options: argparse.Namespace) -> int:
 
     if len(options.names) == 1 and options.names[0] in ALONE:
         return ALONE[options.names[0]](options)
-    names = bench.chosen(tuple(options.names))
+    names = bench.chosen(tuple(options.names), tuple(ALONE))
     with output.progress(output.stderr(options)) as progress:
         measured = bench.measure(names, options.count, progress)
-    return _show(options, measured)
+    return _print(options, measured, _figures)
 
 
-def _show(options: argparse.Namespace, measured: Measured) -> int:
+def _print(options: argparse.Namespace, measured: T, show: Callable[[Console, T], None]) -> int:
+    """As JSON, or as it is shown to a person."""
     import json
 
     from harness.exchange import encode
-    from harness.report.tables import show
-    from harness.report.words import duration
 
     if options.json:
         print(json.dumps(encode(measured), indent=2))
-        return 0
+    else:
+        show(output.stdout(options), measured)
+    return 0
+
+
+def _figures(console: Console, measured: Measured) -> None:
+    from harness.report.tables import show
+    from harness.report.words import duration
+
     rows = [
         (
             one.title,
@@ -95,15 +106,11 @@ def _show(options: argparse.Namespace, measured: Measured) -> int:
         for one in measured.figures
     ]
     heads = ("", "median", "least", "most")
-    show(output.stdout(options), measured.machine, [(*heads, ""), *rows])
-    return 0
+    show(console, measured.machine, [(*heads, ""), *rows])
 
 
 def _breakdown(options: argparse.Namespace) -> int:
-    import json
-
     from harness import attempt, breakdown
-    from harness.exchange import encode
     from harness.report import breakdown as report
     from harness.report import directory
 
@@ -115,18 +122,11 @@ def _breakdown(options: argparse.Namespace) -> int:
             case, layout=Layout.here(), store=Store.default(), directory=place, progress=progress
         )
         measured = breakdown.measure(bench, options.count, options.slowest, progress)
-    if options.json:
-        print(json.dumps(encode(measured), indent=2))
-    else:
-        report.show(output.stdout(options), measured)
-    return 0
+    return _print(options, measured, report.show)
 
 
 def _costs(options: argparse.Namespace) -> int:
-    import json
-
     from harness import attempt, costs
-    from harness.exchange import encode
     from harness.report import costs as report
     from harness.report import directory
 
@@ -136,11 +136,7 @@ def _costs(options: argparse.Namespace) -> int:
         )
         kernel = kernels.load(options.kernel or DEFAULT_KERNEL)
         measured = costs.measure(attempted, kernel, DEFAULT_RECIPE, options.largest, options.count)
-    if options.json:
-        print(json.dumps(encode(measured), indent=2))
-    else:
-        report.show(output.stdout(options), measured)
-    return 0
+    return _print(options, measured, report.show)
 
 
 def _edit(options: argparse.Namespace) -> int:
@@ -151,14 +147,11 @@ def _edit(options: argparse.Namespace) -> int:
     with output.progress(output.stderr(options)) as progress:
         (tree,) = attempt.patch_trees((kernel,), store, attempt.Timeline(progress)).values()
         measured = edit.measure(tree, store, options.count, progress)
-    return _show(options, measured)
+    return _print(options, measured, _figures)
 
 
 def _vmtest(options: argparse.Namespace) -> int:
-    import json
-
     from harness import attempt, vmtest
-    from harness.exchange import encode
     from harness.report import contests as report
 
     kernel = kernels.load(options.kernel or MAINLINE_KERNEL)
@@ -167,11 +160,8 @@ def _vmtest(options: argparse.Namespace) -> int:
         (tree,) = attempt.patch_trees((kernel,), store, attempt.Timeline(progress)).values()
         measure = vmtest.measure_cold if options.cold else vmtest.measure
         measured = measure(tree, store, options.count, progress)
-    if options.json:
-        print(json.dumps(encode(measured), indent=2))
-    else:
-        report.show(output.stdout(options), measured)
-    return 0
+    return _print(options, measured, report.show)
 
 
+# Measured by themselves, and otherwise than in bench.py.
 ALONE = {"breakdown": _breakdown, "edit": _edit, "vmtest": _vmtest, "preserve": _costs}
