@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,9 @@ RESOLVE_SECONDS = 600.0
 OPTIONAL = "# Optional"
 UNKNOWN = "unknown"
 LINE = re.compile(r"(?:CONFIG_(\w+)=(.*)|# CONFIG_(\w+) is not set)\s*")
+# What `make tinyconfig` reads of a tree besides its Kconfig files, and the files that those name.
+MACHINERY = ("Makefile", "arch/x86/Makefile*", "arch/x86/configs/*", "kernel/configs/*", "scripts/**/*")
+NAMED = re.compile(r"\$\(srctree\)/([\w./-]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +57,46 @@ def resolve(
     """
     requests = _requests(fragments)
     deadline = Deadline.after(RESOLVE_SECONDS, "configuring the kernel")
-    key = digest(tree.digest, toolchain.identity(), *fragments, *((b"base", base) if base else ()))
-    entry = store.produce(
-        "config",
-        key,
-        lambda draft: _make(tree, requests, fragments, base, store, draft, deadline, progress),
-        deadline=deadline,
-        waits=waiting(progress, "config", "configures this kernel"),
-    )
+    asked = (toolchain.identity(), *fragments, *((b"base", base) if base else ()))
+
+    def resolved(draft: Path) -> None:
+        # Most edits of a tree are of code, which no configuration reads.
+        with trees.still(tree, deadline):
+            read = _read(tree.path)
+        same = store.produce(
+            "resolved",
+            digest(*read, *asked),
+            lambda inner: _make(tree, requests, fragments, base, store, inner, deadline, progress),
+            deadline=deadline,
+            waits=waiting(progress, "config", "configures this kernel"),
+        )
+        for name in ("config", UNKNOWN):
+            shutil.copy(same / name, draft)
+
+    entry = store.produce("config", digest(tree.digest, *asked), resolved, deadline=deadline)
     record = entry / UNKNOWN
     told = _told(len(requests), record.read_text(encoding="utf-8").split() if record.exists() else [])
     told = told if requests or not base else base.name
     progress(Update("config", told, done=1.0, finished=True))
     return Kconfig(entry / "config", digest(entry / "config"))
+
+
+def _read(tree: Path) -> Iterator[str | Path]:
+    """The names and files of a tree that its configuration depends on (Documentation/kbuild/kconfig.rst)."""
+    files = {
+        Path(folder, name)
+        for folder, _, names in os.walk(tree)
+        for name in names
+        if name.startswith("Kconfig")
+    }
+    for kconfig_file in tuple(files):
+        text = kconfig_file.read_text(encoding="utf-8", errors="replace")
+        files.update(tree / name for name in NAMED.findall(text))
+    for pattern in MACHINERY:
+        files.update(tree.glob(pattern))
+    for file in sorted(file for file in files if file.is_file()):
+        yield str(file.relative_to(tree))
+        yield file
 
 
 def _told(asked: int, unknown: list[str]) -> str:

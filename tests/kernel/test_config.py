@@ -75,6 +75,31 @@ def test_the_same_input_is_not_resolved_again(resolve: Resolve, monkeypatch: pyt
     assert resolve("CONFIG_EXPERT=y\n") == first
 
 
+def test_an_edit_of_code_has_nothing_resolved_again(
+    resolve: Resolve, linux: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = resolve("CONFIG_EXPERT=y\n")
+    monkeypatch.setattr("harness.kernel.config._make", None)
+    (linux / "mm/memfd.c").write_text("int edited;\n")
+    assert resolve("CONFIG_EXPERT=y\n").digest == first.digest
+
+
+@pytest.mark.parametrize("file", ["virt/Kconfig", "tools/probe.sh", "scripts/kconfig/conf.py", "Makefile"])
+def test_an_edit_of_what_kconfig_reads_has_it_resolved_again(
+    resolve: Resolve, linux: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    (linux / "tools/probe.sh").write_text("#!/bin/sh\n")
+    with (linux / "virt/Kconfig").open("a") as kconfig:
+        kconfig.write("# $(success,$(srctree)/tools/probe.sh)\n")
+    resolve("CONFIG_EXPERT=y\n")
+    again: list[object] = []
+    monkeypatch.setattr("harness.kernel.config._start", lambda *words: again.append(words))
+    with (linux / file).open("a") as edited:
+        edited.write("# edited\n")
+    resolve("CONFIG_EXPERT=y\n")
+    assert again
+
+
 @pytest.mark.parametrize(
     ("text", "line", "reason"),
     [
