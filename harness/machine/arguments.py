@@ -111,6 +111,8 @@ def command_line(bench: Bench) -> str:
             *("no_timer_check", "tsc=reliable", *_clock(bench)),
             *("mitigations=off", "random.trust_cpu=on"),
             *_reachable(bench.access),
+            # Only ACPI describes nodes, and a debug kernel does without (kernel-configs/debug.config).
+            *(("acpi=force",) if bench.machine.numa_nodes > 1 else ()),
             *bench.machine.kernel_parameters,
         )
     )
