@@ -171,6 +171,13 @@ def test_list_names_everything(luh: Luh) -> None:
         assert name in said.out
 
 
+def test_list_names_one_subject(luh: Luh) -> None:
+    said = luh("list", "images")
+    assert said.status == 0
+    assert "minimal" in said.out
+    assert "linux-7.3" not in said.out
+
+
 def test_doctor_speaks_json(luh: Luh) -> None:
     said = luh("doctor", "--json")
     report = json.loads(said.out)
