@@ -27,7 +27,7 @@ from typing import Any
 
 import yaml
 
-from harness.case import Accelerator, Case, GiB, KernelDefinition, KiB, MachineSpec, MiB
+from harness.case import WANTED_ACCELERATORS, Accelerator, Case, GiB, KernelDefinition, KiB, MachineSpec, MiB
 from harness.errors import UsageError
 
 FIELDS = {"from", "to", "configs", "machines", "scenarios", "jobs", "exclude"}
@@ -163,12 +163,17 @@ def _machine(name: str, fields: dict[str, Any]) -> MachineSpec:
         raise UsageError(f"machines.{name}: must be a mapping")
     for field in fields.keys() - MACHINE:
         raise UsageError(f"machines.{name}.{field}: is no field", hint=", ".join(sorted(MACHINE)))
+    accelerator = str(fields.get("accelerator", Accelerator.AUTO))
+    if accelerator not in WANTED_ACCELERATORS:
+        raise UsageError(
+            f"machines.{name}.accelerator: there is no {accelerator}", hint=", ".join(WANTED_ACCELERATORS)
+        )
     try:
         return MachineSpec(
             memory=_size(str(fields["memory"])) if "memory" in fields else MachineSpec().memory,
             cpus=int(fields.get("cpus", MachineSpec().cpus)),
             numa_nodes=int(fields.get("numa_nodes", 1)),
-            accelerator=Accelerator(str(fields.get("accelerator", "auto"))),
+            accelerator=Accelerator(accelerator),
         )
     except ValueError as error:
         raise UsageError(f"machines.{name}: {error}") from error
