@@ -60,11 +60,11 @@ def kernel() -> None:
 def luh_run(kernel: None, tmp_path: Path) -> Callable[..., Ran]:
     """Runs `luh run` with these words on an emulated machine, or on one that they name."""
 
-    def run(*words: str | Path) -> Ran:
+    def run(*words: str | Path, seconds: float = RUN_SECONDS) -> Ran:
         runs = tmp_path / "runs"
         where = () if "--target" in words else ("--accel", "tcg")
         argv = [*LUH, "run", *words, *where, "--runs", runs]
-        deadline = Deadline.after(RUN_SECONDS, "luh run")
+        deadline = Deadline.after(seconds, "luh run")
         done = command.run(argv, env=ENVIRONMENT, deadline=deadline, check=False)
         latest = (runs / "latest").resolve()
         file = latest / "result.json"
