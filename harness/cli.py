@@ -107,12 +107,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         " with it, and proves that every byte of their memory came through.",
     )
     parser.add_argument("--version", action="version", version=f"luh {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
     for one in COMMANDS:
         one.add(commands)
     options, rest = parser.parse_known_args(argv)
     if rest and not options.passes_on:
-        parser.error(f"unknown: {' '.join(rest)}")
+        commands.choices[options.command].error(f"unknown: {' '.join(rest)}")
     options.rest = rest
     return options
 

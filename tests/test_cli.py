@@ -107,7 +107,7 @@ def test_help_names_the_commands(luh: Luh) -> None:
     [
         ((), "COMMAND", "luh --help"),
         (("rnu",), "rnu", "'run'"),
-        (("run", "--froom"), "--froom", "--help"),
+        (("run", "--froom"), "--froom", "luh run --help"),
         (("run", "basics"), "basics", "did you mean basic"),
         (("run", "test_memory_survive"), "test_memory_survive", "did you mean test_memory_survives"),
         (("run", "--kernel", "linux-7.4"), "linux-7.4", "did you mean linux-7.3"),

@@ -176,7 +176,7 @@ def _build(cells: Sequence[Cell], progress: Progress) -> None:
             outcome = attempt.outcome_of(error)
             progress(Update(name, text, finished=True, outcome=outcome))
         else:
-            abi = ", ".join(f"{key} {version}" for key, version in built.abi)
+            abi = ", ".join(f"{key} {version}" for key, version in built.abi) or "no live update"
             text = f"{definition.name}: Linux {built.release} ({abi})"
             progress(Update(name, text, finished=True))
 
