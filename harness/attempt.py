@@ -443,4 +443,5 @@ def _said(text: str) -> Update:
 def _end_of(result: ScenarioResult) -> Update:
     text = f"{words.size(result.bytes_verified)} verified" if result.bytes_verified else ""
     text = result.reason or text
-    return Update(words.scenario(result.name), text, finished=True, outcome=result.outcome)
+    name = words.scenario(result.name)
+    return Update(name, text, finished=True, outcome=result.outcome, took=result.seconds)

@@ -617,6 +617,7 @@ class Update:
     phase: a short name in lower case ("build"); "" for how all of it gets on, which is not shown once it has
     finished. text: what happens now. done: 0.0 to 1.0, or None where unknown. left: an estimate of the
     seconds that remain, or None. finished: the phase's last update. outcome: what came of a finished phase.
+    took: seconds that a finished phase took, where that is not the time since its first update.
     """
 
     phase: str
@@ -625,6 +626,7 @@ class Update:
     left: float | None = None
     finished: bool = False
     outcome: Outcome = Outcome.PASS
+    took: float | None = None
 
 
 Progress = Callable[[Update], None]

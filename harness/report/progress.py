@@ -51,7 +51,7 @@ class _Line:
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self.began
+        return time.monotonic() - self.began if self.update.took is None else self.update.took
 
 
 class _Board:

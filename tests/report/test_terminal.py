@@ -32,9 +32,9 @@ def test_pipe_gets_one_plain_line_a_phase(monkeypatch: pytest.MonkeyPatch) -> No
     with display(console(stream)) as progress:
         for update in build_steps(2000):
             progress(update)
-        progress(Update("test_a", "page 3 differs", finished=True, outcome=Outcome.FAIL))
+        progress(Update("test_a", "page 3 differs", finished=True, outcome=Outcome.FAIL, took=2.5))
     assert stream.getvalue() == (
-        "ok      build     7.3.4, 9 patches  (0.0 s)\nfail    test_a    page 3 differs  (0.0 s)\n"
+        "ok      build     7.3.4, 9 patches  (0.0 s)\nfail    test_a    page 3 differs  (2.5 s)\n"
     )
 
 
