@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from harness import attempt, command, upstream
 from harness.case import (
@@ -26,7 +27,7 @@ from harness.deadline import Deadline
 from harness.layout import Layout
 from harness.options import DEFAULT_KERNEL, DEFAULT_RECIPE
 from harness.store import Store
-from tests.integration.conftest import BUILD_SECONDS, ENVIRONMENT, LUH, RUN_SECONDS
+from tests.integration.conftest import BUILD_SECONDS, ENVIRONMENT, LUH, RUN_SECONDS, build
 
 SOURCE = Path(__file__).with_name("two_stages.c")
 FOLDER = "tools/testing/selftests/liveupdate"
@@ -134,6 +135,19 @@ def test_a_test_that_upstream_calls_manual_runs_unattended(kernel: None, tmp_pat
     output = (tmp_path / "latest" / simple["traces"] / "output.log").read_text()
     assert "Stage mismatch" in output.partition("# stage 1:")[0]
     assert "SIMPLE KEXEC TEST PASSED" in output.partition("# stage 2: status 0")[2]
+
+
+@pytest.mark.long
+def test_every_test_of_the_list_passes_on_the_kernel_that_has_all_they_use(tmp_path: Path) -> None:
+    words = ("--kernel", "linux-7.3-kselftest")
+    build(*words)
+    argv = [*LUH, "kselftest", *words, "--accel", "tcg", "--runs", str(tmp_path)]
+    deadline = Deadline.after(RUN_SECONDS, "luh kselftest")
+    done = command.run(argv, env=ENVIRONMENT, deadline=deadline, check=False)
+    assert done.status == 0, done.output
+    ran = json.loads((tmp_path / "latest" / "result.json").read_text())["scenarios"]
+    listed = yaml.safe_load((Layout.here().scenarios / "kselftest.yaml").read_text())
+    assert {one["name"].partition("::")[2]: one["outcome"] for one in ran} == dict.fromkeys(listed, "PASS")
 
 
 @pytest.mark.long
