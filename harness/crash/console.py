@@ -29,7 +29,7 @@ PREFIX = re.compile(rf"^(?:<\d+>)?(?:{_TIME})?")
 _LATE_PREFIX = re.compile(_TIME)
 # Every first line of a report has one of these; so most lines are done with at a glance.
 _HINT = re.compile(
-    r"BUG|WARNING: |panic - not|UBSAN: |INFO: |Oops|unreferenced object|suspected memory leaks|LOCKUP"
+    r"BUG|WARNING: |panic - not|UBSAN: |INFO: |Oops|unreferenced object|LOCKUP"
     r"|protection fault|double fault|divide error|invalid opcode|stack segment|int3: |unchecked MSR"
     r"|usercopy: |KASAN: |refcount_t: "
 )
@@ -37,6 +37,9 @@ _END = re.compile(r"---\[ end |^ </TASK>$")
 _RULE = re.compile(r"^={20,}$")
 # Kinds whose report goes on behind its stack.
 _LONG = ("kasan", "kfence", "warning", "oops", "bug", "panic", "usercopy", "stall", "lockup", "refcount")
+# A CPU that does not run says nothing itself; it is made to show its stack.
+_OTHER_CPU = ("lockup", "stall")
+_SHOWN = re.compile(r"NMI backtrace for cpu \d+")
 # What a kernel panics of when it has reported something before: the same trouble once more.
 _CONSEQUENCE = re.compile(
     r"Kernel panic - not syncing: (?:Fatal exception|.*panic_on_warn|softlockup: hung tasks|Hard LOCKUP"
@@ -71,7 +74,7 @@ class Said:
 
 @dataclass(slots=True)
 class _Report:
-    """A report under way: the lines of the one who began it, and all lines for a person."""
+    """A report under way: the lines of the one who tells it, and all lines for a person."""
 
     form: titles.Format
     match: re.Match[str]
@@ -80,6 +83,7 @@ class _Report:
     texts: list[str]
     lines: list[str]
     last: Said
+    caller: str
     rules: int = 0
     closed: bool = False
 
@@ -93,7 +97,9 @@ class _Report:
 
     def add(self, line: Said) -> None:
         self.lines.append(line.raw)
-        if line.caller != self.first.caller:
+        if self.form.kind in _OTHER_CPU and _SHOWN.match(line.text):
+            self.caller = line.caller
+        if line.caller != self.caller:
             return
         self.texts.append(line.text)
         self.last = line
@@ -196,7 +202,7 @@ def _reports(lines: Sequence[Said]) -> Iterator[_Report]:
             if current:
                 yield current
             before = tuple(one.raw for one in lines[max(0, line.number - BEFORE_LINES) : line.number])
-            current = _Report(*start, line, before, [line.text], [line.raw], line)
+            current = _Report(*start, line, before, [line.text], [line.raw], line, line.caller)
         elif current and (current.belongs(line) or start):
             current.add(line)
     if current:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 SYMBOL = r"[A-Za-z_][\w.]*\+0x[0-9a-f]+/0x[0-9a-f]+"
 
 # A stack's line; a question mark is before what the unwinder does not vouch for.
-_FRAME = re.compile(rf"^\s*({SYMBOL})(?:\s|$)")
+_FRAME = re.compile(rf"^(?:kmemleak:)?\s*({SYMBOL})(?:\s|$)")
 _GUESS = re.compile(rf"^\s*\? ({SYMBOL})(?:\s|$)")
 _RIP = re.compile(rf"^RIP: 0010:({SYMBOL})")
 _AT = re.compile(rf"\bat: ({SYMBOL})")

@@ -63,7 +63,6 @@ FORMATS: tuple[Format, ...] = (
         "line trace",
     ),
     _format("kmemleak", r"(?:kmemleak: )?unreferenced object (?:percpu )?0x", "memory leak in %s", "trace"),
-    _format("kmemleak", r"kmemleak: \d+ new suspected memory leaks", "memory leak", ""),
     _format("lockdep", _DEADLOCK, "possible deadlock in %s", "at trace"),
     _format("lockdep", r"WARNING: inconsistent lock state", "inconsistent lock state in %s", "at trace"),
     _format("lockdep", rf"WARNING: (?P<text>{_LOCKING})", r"WARNING: \g<text> in %s", "trace at"),

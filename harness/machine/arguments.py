@@ -103,7 +103,7 @@ def command_line(bench: Bench) -> str:
             *("root=/dev/vda", "ro", "rootfstype=erofs", "init=/init"),
             # Messages from the first moment on, in both kernels. Notices and worse: they have the banner
             # and every report of a fault; the serial port costs an exit for each byte of the rest.
-            *("console=ttyS0", "earlyprintk=ttyS0", "loglevel=6"),
+            *("console=ttyS0", "earlyprintk=ttyS0", f"loglevel={_loudness(bench)}"),
             # What kills a thread kills the kernel, and a dead kernel resets at once: nobody waits for it.
             *("oops=panic", "panic=-1"),
             *("kho=on", "liveupdate=on"),
@@ -116,6 +116,11 @@ def command_line(bench: Bench) -> str:
             *bench.machine.kernel_parameters,
         )
     )
+
+
+def _loudness(bench: Bench) -> int:
+    """Kernels that check themselves say more: where a task hangs is only information (sched_show_task())."""
+    return 7 if max(bench.kernel.slowness, bench.next_kernel.slowness) > 1 else 6
 
 
 def _clock(bench: Bench) -> tuple[str, ...]:

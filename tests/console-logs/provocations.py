@@ -22,6 +22,8 @@ from harness.guest.session import Session
 
 PROVOKE = "/sys/kernel/debug/provoke"
 LKDTM = "/sys/kernel/debug/provoke-crash/DIRECT"
+# The kernel writes to its console in a thread of its own, after what it says.
+SPOKEN_SECONDS = 3.0
 # How long a detector may take to see what it looks for, in seconds.
 PATIENCE = 40.0
 
@@ -85,6 +87,7 @@ def each(host: Session, request: pytest.FixtureRequest, words: Sequence[str]) ->
         mark(request, word)
         with contextlib.suppress(RemoteError):
             provoke(host, word)
+        time.sleep(SPOKEN_SECONDS)
     mark(request, "nothing more")
 
 

@@ -121,6 +121,27 @@ def test_lines_of_another_cpu_do_not_name_the_function() -> None:
     assert finding.lines == lines
 
 
+def test_a_cpu_that_is_locked_up_is_shown_by_itself() -> None:
+    lines = (
+        "[    1.0][    C0] watchdog: CPU0: Watchdog detected hard LOCKUP on cpu 1",
+        "[    1.1][    C1] NMI backtrace for cpu 1",
+        "[    1.1][    C1] RIP: 0010:kvm_gmem_drain+0x1/0x2",
+    )
+    (finding,) = findings(console(BANNER, *lines))
+    assert finding.title == "BUG: hard lockup in kvm_gmem_drain"
+
+
+def test_kmemleaks_own_prefix_does_not_hide_who_allocated() -> None:
+    lines = (
+        "[    1.0] kmemleak: unreferenced object 0xffff888000163198 (size 8):",
+        "[    1.0] kmemleak:   backtrace (crc bea23b04):",
+        "[    1.0] kmemleak:     __kmalloc_cache_noprof+0x2b4/0x4a0",
+        "[    1.0] kmemleak:     kvm_gmem_preserve+0x1a/0x40",
+    )
+    (finding,) = findings(console(BANNER, *lines))
+    assert finding.title == "memory leak in kvm_gmem_preserve"
+
+
 def test_an_excerpt_leaves_the_registers_out() -> None:
     (finding,) = findings(console(BANNER, "one", "two", *OOPS, FATAL))
     text = "\n".join(excerpt(finding))
