@@ -59,21 +59,24 @@ def resolve(
     deadline = Deadline.after(RESOLVE_SECONDS, "configuring the kernel")
     asked = (toolchain.identity(), *fragments, *((b"base", base) if base else ()))
 
+    waits = waiting(progress, "config", "configures this kernel")
+
     def resolved(draft: Path) -> None:
         # Most edits of a tree are of code, which no configuration reads.
         with trees.still(tree, deadline):
-            read = _read(tree.path)
+            content = digest(*_read(tree.path), *asked)
         same = store.produce(
             "resolved",
-            digest(*read, *asked),
+            content,
             lambda inner: _make(tree, requests, fragments, base, store, inner, deadline, progress),
             deadline=deadline,
-            waits=waiting(progress, "config", "configures this kernel"),
+            waits=waits,
         )
         for name in ("config", UNKNOWN):
             shutil.copy(same / name, draft)
 
-    entry = store.produce("config", digest(tree.digest, *asked), resolved, deadline=deadline)
+    key = digest(tree.digest, *asked)
+    entry = store.produce("config", key, resolved, deadline=deadline, waits=waits)
     record = entry / UNKNOWN
     told = _told(len(requests), record.read_text(encoding="utf-8").split() if record.exists() else [])
     told = told if requests or not base else base.name
