@@ -124,6 +124,18 @@ def test_a_node_may_have_no_cpu(bench: Bench) -> None:
     assert values(replace(bench, machine=machine), "-numa")[1] == "node,nodeid=1,memdev=memory1"
 
 
+def test_kernels_that_check_themselves_say_where_a_task_hangs(bench: Bench) -> None:
+    assert "loglevel=6" in command_line(bench).split()
+    slow = replace(bench, next_kernel=replace(bench.next_kernel, slowness=2.5))
+    assert "loglevel=7" in command_line(slow).split()
+
+
+def test_nodes_are_known_to_a_kernel_that_does_without_acpi(bench: Bench) -> None:
+    assert "acpi=force" not in command_line(bench).split()
+    nodes = replace(bench, machine=MachineSpec(memory=2 * GiB, cpus=2, numa_nodes=2))
+    assert "acpi=force" in command_line(nodes).split()
+
+
 def test_the_spec_has_the_last_word_on_the_kernel_command_line(bench: Bench) -> None:
     machine = MachineSpec(kernel_parameters=("loglevel=8", "kho=off"))
     words = command_line(replace(bench, machine=machine)).split()
