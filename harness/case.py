@@ -400,6 +400,11 @@ class Bench:
     crowding: float = 1.0
 
     @property
+    def slowness(self) -> float:
+        """By how much the slower one of its kernels is slower than one without checks of its own."""
+        return max(self.kernel.slowness, self.next_kernel.slowness)
+
+    @property
     def time_scale(self) -> float:
         """The factor for all deadlines: of the accelerator, of the slower of the two kernels, of the crowd.
 
@@ -409,7 +414,7 @@ class Bench:
             return 2000.0
         if self.target:
             return 10.0  # firmware, disks and services of a real machine
-        return self.choice.time_scale * max(self.kernel.slowness, self.next_kernel.slowness) * self.crowding
+        return self.choice.time_scale * self.slowness * self.crowding
 
 
 # ---- what comes out ---------------------------------------------------------------------------

@@ -120,7 +120,7 @@ def command_line(bench: Bench) -> str:
 
 def _loudness(bench: Bench) -> int:
     """Kernels that check themselves say more: where a task hangs is only information (sched_show_task())."""
-    return 7 if max(bench.kernel.slowness, bench.next_kernel.slowness) > 1 else 6
+    return 7 if bench.slowness > 1 else 6
 
 
 def _clock(bench: Bench) -> tuple[str, ...]:

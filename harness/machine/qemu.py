@@ -172,9 +172,10 @@ class Machine(HostMachine):
 
     def _hang(self, samples: list[pulse.Sample]) -> pulse.Hang | None:
         between = ending.between_kernels([line.text for line in self.console[-1:]])
-        slowness = max(self.bench.kernel.slowness, self.bench.next_kernel.slowness)
         # What else runs here now may be more than when the run began.
-        patience = slowness * max(self.bench.crowding, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
+        patience = self.bench.slowness * max(
+            self.bench.crowding, os.getloadavg()[0] / len(os.sched_getaffinity(0))
+        )
         return pulse.hang(samples, between=between, patience=patience)
 
     def _why_ended(self) -> HarnessError:
