@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-SUBJECTS = ("kernels", "scenarios", "images")
-
-
 def add(commands: Commands) -> None:
     parser = command(commands, "list", "list kernels, scenarios and images", run)
     parser.add_argument(
@@ -31,9 +28,8 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     console, layout = output.stdout(options), Layout.here()
-    shown = {"kernels": _kernels, "scenarios": _scenarios, "images": _images}
     for subject in (options.subject,) if options.subject else SUBJECTS:
-        shown[subject](console, layout)
+        SUBJECTS[subject](console, layout)
     return 0
 
 
@@ -62,3 +58,6 @@ def _images(console: Console, layout: Layout) -> None:
     from harness.report.tables import show
 
     show(console, "Images", [(name,) for name in recipe.known(layout.recipes)])
+
+
+SUBJECTS = {"kernels": _kernels, "scenarios": _scenarios, "images": _images}

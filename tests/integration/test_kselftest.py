@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -118,16 +119,20 @@ def test_honest_tests_share_an_update_and_liars_are_found(
     assert results["stays"].updates == (update,)
 
 
+def kselftest(runs: Path, seconds: float, *words: str) -> list[dict[str, Any]]:
+    """What `luh kselftest` with these words says of each test; it has to exit with 0."""
+    argv = [*LUH, "kselftest", *words, "--accel", "tcg", "--runs", str(runs)]
+    deadline = Deadline.after(seconds, "luh kselftest")
+    done = command.run(argv, env=ENVIRONMENT, deadline=deadline, check=False)
+    assert done.status == 0, done.output
+    scenarios: list[dict[str, Any]] = json.loads((runs / "latest/result.json").read_text())["scenarios"]
+    return scenarios
+
+
 def test_a_test_that_upstream_calls_manual_runs_unattended(kernel: None, tmp_path: Path) -> None:
     """`luh kselftest` from the kernel's own source to the verdict."""
-    words = ("luo_kexec_simple", "liveupdate/liveupdate", "--accel", "tcg", "--runs", str(tmp_path), "--json")
-    deadline = Deadline.after(RUN_SECONDS, "luh kselftest")
-    done = command.run([*LUH, "kselftest", *words], env=ENVIRONMENT, deadline=deadline, check=False)
-    result = json.loads((tmp_path / "latest" / "result.json").read_text())
-    assert done.status == 0, done.output
-    simple, device = (
-        result["scenarios"] if result["scenarios"][0]["live_updates"] else result["scenarios"][::-1]
-    )
+    ran = kselftest(tmp_path, RUN_SECONDS, "luo_kexec_simple", "liveupdate/liveupdate", "--json")
+    simple, device = ran if ran[0]["live_updates"] else ran[::-1]
     assert (simple["name"], simple["outcome"]) == ("kselftest::liveupdate/luo_kexec_simple", "PASS")
     assert len(simple["live_updates"]) == 1
     assert (device["name"], device["outcome"]) == ("kselftest::liveupdate/liveupdate", "PASS")
@@ -141,11 +146,7 @@ def test_a_test_that_upstream_calls_manual_runs_unattended(kernel: None, tmp_pat
 def test_every_test_of_the_list_passes_on_the_kernel_that_has_all_they_use(tmp_path: Path) -> None:
     words = ("--kernel", "linux-7.3-kselftest")
     build(*words)
-    argv = [*LUH, "kselftest", *words, "--accel", "tcg", "--runs", str(tmp_path)]
-    deadline = Deadline.after(RUN_SECONDS, "luh kselftest")
-    done = command.run(argv, env=ENVIRONMENT, deadline=deadline, check=False)
-    assert done.status == 0, done.output
-    ran = json.loads((tmp_path / "latest" / "result.json").read_text())["scenarios"]
+    ran = kselftest(tmp_path, RUN_SECONDS, *words)
     listed = yaml.safe_load((Layout.here().scenarios / "kselftest.yaml").read_text())
     assert {one["name"].partition("::")[2]: one["outcome"] for one in ran} == dict.fromkeys(listed, "PASS")
 
@@ -156,11 +157,7 @@ def test_a_test_that_only_the_series_brings(kernel: None, tmp_path: Path) -> Non
     series = tmp_path / "mine.patch"
     series.write_text(_patch(SOURCE.read_text()))
     words = ("--series", "ours", "--series", str(series), "--two-stage", f"{FOLDER}/luo_brought_along.c")
-    argv = [*LUH, "kselftest", *words, "--accel", "tcg", "--runs", str(tmp_path / "runs")]
-    deadline = Deadline.after(BUILD_SECONDS, "luh kselftest with a series")
-    done = command.run(argv, env=ENVIRONMENT, deadline=deadline, check=False)
-    assert done.status == 0, done.output
-    (test,) = json.loads((tmp_path / "runs" / "latest" / "result.json").read_text())["scenarios"]
+    (test,) = kselftest(tmp_path / "runs", BUILD_SECONDS, *words)
     assert (test["name"], test["outcome"]) == ("kselftest::liveupdate/luo_brought_along", "PASS")
     assert len(test["live_updates"]) == 1
 
