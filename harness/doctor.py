@@ -32,6 +32,7 @@ TOOLS = (
     Tool("bc", "kernel builds (time constants)", "bc"),
     Tool("perl", "kernel builds (scripts)", "perl"),
     Tool("libelf.h", "kernel builds (objtool)", "libelf-dev"),
+    Tool("lz4", "kernel builds (the bzImage)", "lz4"),
     Tool("xz", "unpacking kernel sources", "xz-utils"),
     Tool("mkfs.erofs", "guest images", "erofs-utils"),
     Tool("qemu-system-x86_64", "the machine that the kernels run on", "qemu-system-x86"),

@@ -186,7 +186,8 @@ def test_a_single_message_is_a_series(
 def test_a_series_is_the_same_by_its_content(
     mails: Callable[..., list[bytes]], store: Store, tmp_path: Path
 ) -> None:
-    boxes = [mbox(tmp_path / name, mails()) for name in ("one", "two")]
+    messages = mails()
+    boxes = [mbox(tmp_path / name, messages) for name in ("one", "two")]
     assert len({patches.folder(box, store, silent) for box in boxes}) == 1
 
 
