@@ -60,16 +60,23 @@ def run_scenarios(
         log = stack.enter_context((bench.directory / LOG).open("wb"))
         common = stack.enter_context(tempfile.TemporaryFile(buffering=0))
         crew = _Crew(stack, log, common, (*options, *nodes), str(layout.root))
-        first = crew.hire(desk)
-        for child, event in crew.events(SILENCE_SECONDS * bench.time_scale):
-            if child is first or not isinstance(event, Collected | Uncollected):
-                on_event(event)
-            if child is first and isinstance(event, Collected):
-                for _ in range(1, min(bench.jobs, len(event.names))):
-                    crew.hire(None)
-            if desk and isinstance(event, Kept):
-                desk.serve(child.source.fileno())
-        return max(_wait(child.process) for child in crew.children)
+        try:
+            _follow(crew, bench, on_event, desk)
+            return max(_wait(child.process) for child in crew.children)
+        finally:
+            command.end([child.process for child in crew.children])
+
+
+def _follow(crew: _Crew, bench: Bench, on_event: Callable[[Event], None], desk: Desk | None) -> None:
+    first = crew.hire(desk)
+    for child, event in crew.events(SILENCE_SECONDS * bench.time_scale):
+        if child is first or not isinstance(event, Collected | Uncollected):
+            on_event(event)
+        if child is first and isinstance(event, Collected):
+            for _ in range(1, min(bench.jobs, len(event.names))):
+                crew.hire(None)
+        if desk and isinstance(event, Kept):
+            desk.serve(child.source.fileno())
 
 
 @dataclass(slots=True)

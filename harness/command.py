@@ -122,7 +122,7 @@ def spawn(
             try:
                 yield child
             finally:
-                _end(child)
+                end([child])
     finally:
         for stream in (child.stdin, child.stdout, child.stderr):
             if stream:
@@ -168,17 +168,22 @@ def _wait(child: subprocess.Popen[bytes], deadline: Deadline, argv: Sequence[str
         raise DeadlineError(f"{_name(argv)} did not end within the deadline: {deadline.purpose}") from None
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """End what is left of the child's group: SIGTERM, a grace period, SIGKILL; an impatient second Ctrl-C
-    only cuts the grace short."""
+def end(children: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End what is left of the children's groups, all at once: SIGTERM, a grace period, SIGKILL; an impatient
+    second Ctrl-C only cuts the grace short."""
     try:
-        if child.poll() is None:
+        running = [child for child in children if child.poll() is None]
+        for child in running:
             _signal_group(child, signal.SIGTERM)
+        grace = Deadline.after(GRACE_SECONDS, "ending processes")
+        for child in running:
             with suppress(subprocess.TimeoutExpired):
-                child.wait(GRACE_SECONDS)
+                child.wait(grace.remaining)
     finally:
-        _signal_group(child, signal.SIGKILL)
-        child.wait()
+        for child in children:
+            _signal_group(child, signal.SIGKILL)
+        for child in children:
+            child.wait()
 
 
 def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:

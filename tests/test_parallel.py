@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import slots
+from harness import command, slots
 from harness.case import Bench, Outcome, ScenarioResult
 from harness.child import run_scenarios
-from harness.exchange import Collected, Ended, Event
+from harness.exchange import Collected, Ended, Event, Step
 from harness.layout import Layout
 
 Run = Callable[[str], list[ScenarioResult]]
@@ -95,6 +95,32 @@ def test_process_that_dies_takes_no_other_with_it(run: Run, events: list[Event])
     assert sorted(result.name[-2] for result in results) == ["b", "c", "d"]
     (collected,) = (event for event in events if isinstance(event, Collected))
     assert len(collected.names) == 4  # so the attempt knows that one is missing
+
+
+def test_stubborn_processes_are_ended_together(
+    paper_bench: Bench, standin: object, write_scenario: Callable[[str], Path]
+) -> None:
+    deaf = """
+import signal, time
+@pytest.mark.parametrize("name", "ab")
+def test_it(host, name):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(0.5)
+    host.call("host.clock")  # long enough after the step before to be shown
+    time.sleep(60)
+"""
+    left: list[float] = []
+
+    def interrupt_the_second(event: Event) -> None:
+        if isinstance(event, Step) and event.text == "host.clock":
+            left.append(time.monotonic())
+        if len(left) == 2:
+            raise KeyboardInterrupt
+
+    bench, nodes = replace(paper_bench, jobs=2), (str(write_scenario(deaf)),)
+    with pytest.raises(KeyboardInterrupt):
+        run_scenarios(bench, nodes, Layout.here(), time.monotonic(), interrupt_the_second)
+    assert command.GRACE_SECONDS <= time.monotonic() - left[-1] < 1.8 * command.GRACE_SECONDS
 
 
 def test_as_many_machines_as_memory_and_processors_allow(monkeypatch: pytest.MonkeyPatch) -> None:
