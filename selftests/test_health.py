@@ -7,9 +7,11 @@ scenario fails on such a line; here the quieter signs are looked at as well, in 
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from harness.case import MiB
+from harness.case import Bench, MiB
 from harness.guest.errors import RemoteError
 from harness.guest.session import Session
 from selftests.vms import PAGE, make_guest, preserve, retrieve
@@ -53,6 +55,17 @@ def test_kernels_have_nothing_to_say(host: Session, seed: int) -> None:
         file.close()
     host.memory_free()
     examine(host)
+
+
+@pytest.mark.rules("H1")
+def test_every_processor_is_there(bench: Bench, host: Session) -> None:
+    """Neither kernel comes up with fewer CPUs than the machine has: what races would not race there."""
+    expected = processors(host) if bench.target else bench.machine.cpus
+    assert processors(host) == processors(host.live_update()) == expected
+
+
+def processors(host: Session) -> int:
+    return len(re.findall(r"^cpu\d", host.files.text("/proc/stat"), re.MULTILINE))
 
 
 @pytest.mark.rules("H1")

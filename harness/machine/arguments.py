@@ -175,9 +175,10 @@ def _reboot(spec: MachineSpec) -> str:
 
 
 def _cpus(spec: MachineSpec) -> str:
-    """A socket for each CPU where there are nodes: CPUs that share a cache across nodes make the kernel warn
-    (arch/x86/kernel/smpboot.c, topology_sane())."""
-    return f"{spec.cpus},sockets={spec.cpus}" if spec.numa_nodes > 1 else str(spec.cpus)
+    """A socket for each CPU. CPUs that share a cache across nodes make the kernel warn
+    (arch/x86/kernel/smpboot.c, topology_sane()), and the firmware's MP table, from which a kernel without
+    ACPI knows the CPUs, has one of each socket."""
+    return f"{spec.cpus},sockets={spec.cpus}"
 
 
 def _machine(spec: MachineSpec, memory: Memory | None) -> str:

@@ -113,9 +113,8 @@ def test_nodes_share_memory_and_cpus(bench: Bench) -> None:
     ]
 
 
-def test_no_cache_is_shared_across_nodes(bench: Bench) -> None:
-    assert values(bench, "-smp") == ["2"]
-    spread = replace(bench, machine=MachineSpec(cpus=4, numa_nodes=2))
+def test_every_cpu_has_a_socket(bench: Bench) -> None:
+    spread = replace(bench, machine=MachineSpec(cpus=4))
     assert values(spread, "-smp") == ["4,sockets=4"]
 
 
