@@ -85,7 +85,18 @@ ERRNO = Change(
     "\tr = GMEM_I(inode)->frozen ? -EPERM :\n\t    kvm_gmem_restored_punch",
     "\tr = GMEM_I(inode)->frozen ? -EBUSY :\n\t    kvm_gmem_restored_punch",
 )
-
+LOST = Change(
+    "KVM: guest_memfd: leave a page out",
+    LUO,
+    "\t\tif (folio_test_hwpoison(folio)) {\n",
+    "\t\tif (folio->index == 7)\n\t\t\tcontinue;\n\n\t\tif (folio_test_hwpoison(folio)) {\n",
+)
+FLAKE = Change(
+    "KVM: guest_memfd: fail one retrieve in three",
+    LUO,
+    "\terr = kvm_gmem_restored_create(ser, file_inode(file));\n",
+    "\terr = get_random_u32_below(3) ? kvm_gmem_restored_create(ser, file_inode(file)) : -EIO;\n",
+)
 
 OOPSED = "NULL pointer dereference in kvm_gmem_luo_retrieve, after kexec 1, virt/kvm/guest_memfd_luo.c:"
 
@@ -132,10 +143,12 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Change, Chang
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("trouble", "fault", "side", "reason"),
+    ("trouble", "fault", "side", "reason", "confidence"),
     [
-        pytest.param(HANG, OOPS, "to", OOPSED, id="oops"),
-        pytest.param(BREAK, ERRNO, "from", "EBUSY", id="errno"),
+        pytest.param(HANG, OOPS, "to", OOPSED, "0", id="oops"),
+        pytest.param(BREAK, ERRNO, "from", "EBUSY", "0", id="errno"),
+        pytest.param(BREAK, LOST, "from", "page 7", "0", id="lost-page"),
+        pytest.param(HANG, FLAKE, "to", "EIO", "0.99", id="flake"),
     ],
 )
 def test_a_fault_in_a_real_kernel_is_found_on_its_side(
@@ -145,10 +158,11 @@ def test_a_fault_in_a_real_kernel_is_found_on_its_side(
     fault: Change,
     side: str,
     reason: str,
+    confidence: str,
 ) -> None:
     (tmp_path / "test_own.py").write_text(SCENARIO)
     words = ("--tree", history(trouble, fault), "--good", "good", "--bad", "main", "--apply", "none")
-    how = ("--scenario", tmp_path / "test_own.py", "--accel", "tcg", "--confidence", "0")
+    how = ("--scenario", tmp_path / "test_own.py", "--accel", "tcg", "--confidence", confidence)
     places = {"LUH_BISECTIONS": str(tmp_path / "bisections"), "LUH_RUNS": str(tmp_path / "runs")}
     env = {**ENVIRONMENT, **places, "COLUMNS": "200"}
     deadline = Deadline.after(BISECT_SECONDS, "luh bisect")
