@@ -65,7 +65,7 @@ def test_a_comma_in_a_path_does_not_end_the_option(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     ("accelerator", "accel", "processor"),
-    [(Accelerator.KVM, "kvm", "host"), (Accelerator.TCG, "tcg,thread=multi", "max,+svm,-erms")],
+    [(Accelerator.KVM, "kvm", "host"), (Accelerator.TCG, "tcg,thread=multi", "max,+svm,-erms,-la57")],
 )
 def test_both_accelerators_give_the_guest_a_cpu_that_nests(
     bench: Bench, accelerator: Accelerator, accel: str, processor: str
