@@ -127,10 +127,9 @@ def test_snapshot_belongs_to_one_machine_and_its_kernels(bench: Bench) -> None:
     assert snapshot.key(replace(bench, seed=2, directory=Path("/elsewhere"))) == snapshot.key(bench)
 
 
-def test_snapshots_that_were_not_used_for_longest_go_first(
-    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(snapshot, "KEPT_BYTES", 40 << 10)
+@pytest.fixture
+def have(host: Host, tmp_path: Path) -> Callable[[int], Path]:
+    """The snapshot for a machine with so many MiB; what is taken are 16 KiB."""
 
     def have(memory: int) -> Path:
         bench = replace(host.bench, machine=replace(host.bench.machine, memory=memory << 20))
@@ -141,12 +140,24 @@ def test_snapshots_that_were_not_used_for_longest_go_first(
         deadline = Boot(bench, host.journal, print, print, print)._deadline("a test")
         return snapshot.provide(bench, Store(tmp_path / "store"), take, deadline).directory
 
+    return have
+
+
+def test_snapshots_that_were_not_used_for_longest_go_first(
+    have: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "KEPT_BYTES", 40 << 10)
     first, second = have(256), have(512)
     os.utime(first, (1, 1))
     os.utime(second, (2, 2))
     assert have(256) == first  # used again
     third = have(1024)
     assert (first.exists(), second.exists(), third.exists()) == (True, False, True)
+
+
+def test_snapshot_that_another_run_removes_is_left_to_it(have: Callable[[int], Path]) -> None:
+    (have(256) / "a file").symlink_to("one that is gone by now")
+    assert have(512).exists()
 
 
 @pytest.mark.parametrize("crowding", [1.0, 8.0])

@@ -159,9 +159,14 @@ def _prune(store: Store, newest: Path) -> None:
 
     A machine that runs from one has its files open and keeps them.
     """
-    entries = [path for path in (store.root / KIND).iterdir() if path.is_dir() and path.name[0] != "."]
+    found: list[tuple[bool, float, int, Path]] = []
+    for entry in (store.root / KIND).iterdir():
+        if entry.is_dir() and entry.name[0] != ".":
+            with suppress(FileNotFoundError):  # another run is about to remove it
+                size = sum(file.stat().st_blocks * 512 for file in entry.iterdir())
+                found.append((entry == newest, entry.stat().st_mtime, size, entry))
     kept = 0
-    for entry in sorted(entries, key=lambda path: (path == newest, path.stat().st_mtime), reverse=True):
-        kept += sum(file.stat().st_blocks * 512 for file in entry.iterdir())
-        if kept > KEPT_BYTES and entry != newest:
+    for is_newest, _, size, entry in sorted(found, reverse=True):
+        kept += size
+        if kept > KEPT_BYTES and not is_newest:
             shutil.rmtree(entry, ignore_errors=True)
