@@ -47,6 +47,7 @@ TOOLS = (
     Tool("busybox", "root shells in the host under test", "busybox-static", required=False),
     Tool("dropbear", "hosts under test that are reached by SSH", "dropbear-bin", required=False),
     Tool("gdb", "looking into both kernels", "gdb", required=False),
+    Tool("rsync", "the kernel's own vmtest.sh", "rsync", required=False),
     Tool("sshd", "the tests of machines elsewhere", "openssh-server", required=False),
     Tool("ssh-keygen", "the tests of machines elsewhere", "openssh-client", required=False),
 )

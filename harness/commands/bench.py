@@ -65,6 +65,7 @@ def add(commands: Commands) -> None:
         default=4 * GiB,
         help="of the files (4G, for which the machine has to have 10G free)",
     )
+    output.add_install(parser)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     output.add_color(parser)
 
@@ -157,6 +158,7 @@ def _vmtest(options: argparse.Namespace) -> int:
     kernel = kernels.load(options.kernel or MAINLINE_KERNEL)
     store = Store.default()
     with output.progress(output.stderr(options)) as progress:
+        output.ensure_tools(options, progress, "rsync")
         (tree,) = attempt.patch_trees((kernel,), store, attempt.Timeline(progress)).values()
         measure = vmtest.measure_cold if options.cold else vmtest.measure
         measured = measure(tree, store, options.count, progress)
