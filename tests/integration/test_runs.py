@@ -81,7 +81,8 @@ def test_host_that_reboots_by_itself_is_a_fail(
 ) -> None:
     ran = luh_run(scenario("def test_it(host):\n    host.call('kexec.reboot', command='restart')\n"))
     assert ran.status == 1
-    assert ran.result["reason"] == "the host rebooted, in the first kernel"
+    # Behind that comes the line of the code in which it did, where it has one.
+    assert ran.result["reason"].startswith("the host rebooted, in the first kernel")
 
 
 def test_qemu_that_is_killed_is_never_blamed_on_the_kernel(
