@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from harness.matrix.results import Result
     from harness.report.grid import Square
 
+REPORT = "report.html"
 # The handlers that a scenario uses, by what it says that it needs.
 HANDLERS = {"preserve_vm": "kvm-vm", "preserve_guest_memfd": "kvm-gmem", "preserve_memfd": "memfd"}
 
@@ -34,13 +35,17 @@ def add(commands: Commands) -> None:
     parser.add_argument("--cell", action="append", default=[], metavar="NAME", help="only these cells")
     parser.add_argument("--jobs", type=positive, help="cells at once (the plan's, or what fits)")
     parser.add_argument("--fresh", action="store_true", help="do not go on with one that was interrupted")
-    parser.add_argument("--dry-run", action="store_true", help="print the cells, and how long they take")
+    add_dry_run(parser)
     parser.add_argument("--emit", choices=["github", "gitlab"], help="print the cells as jobs of a CI system")
     parser.add_argument("--list", action="store_true", help="print the cells' names, one a line")
     add_results(parser)
     parser.add_argument("--runs", type=Path, metavar="DIR", help="where run directories are made")
     output.add_install(parser)
     output.add_color(parser)
+
+
+def add_dry_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="print the cells, and how long they take")
 
 
 def add_results(parser: argparse.ArgumentParser) -> None:
@@ -60,9 +65,8 @@ def run(options: argparse.Namespace) -> int:
         print("\n".join(cell.name for cell in plan.cells))
         return 0
     if options.dry_run:
-        return _dry_run(options, plan)
-    results = run_plan(options, plan)
-    return conclude(options, plan.name, results)
+        return foretell(options, plan)
+    return carry_out(options, plan, plan.name)[0]
 
 
 def load(path: Path) -> Plan:
@@ -89,14 +93,22 @@ def load(path: Path) -> Plan:
     return plan.load(path, known)
 
 
-def run_plan(options: argparse.Namespace, plan: Plan) -> list[Result]:
+def carry_out(options: argparse.Namespace, plan: Plan, title: str) -> tuple[int, list[Result]]:
+    """Run a plan and conclude it; returns the exit status, and what came of each cell."""
+    from harness.matrix import results
+
+    place = results.directory(results.default_root(), plan)
+    found = _run_cells(options, plan, place)
+    return conclude(options, title, found, place), found
+
+
+def _run_cells(options: argparse.Namespace, plan: Plan, place: Path) -> list[Result]:
     """Build each kernel once, then run the cells that have no result yet; those of an interrupted run
     count.
     """
     from harness.matrix import pool, results
     from harness.report import directory
 
-    place = results.directory(results.default_root(), plan)
     if options.fresh:
         results.clear(place)
     done = {one.name: one for one in results.load([place])}
@@ -120,6 +132,25 @@ def run_plan(options: argparse.Namespace, plan: Plan) -> list[Result]:
             counted.end(result)
     results.clear(place)
     return [done[cell.name] for cell in plan.cells]
+
+
+def foretell(options: argparse.Namespace, plan: Plan) -> int:
+    """Show the cells of a plan, and how long they take by what they took before."""
+    from harness.history import History, default_path
+    from harness.report.tables import show
+    from harness.report.words import count, duration
+
+    with History(default_path()) as history:
+        expected = {cell.name: history.expected_seconds(cell.name) for cell in plan.cells}
+    rows = [(name, duration(seconds) if seconds else "unknown") for name, seconds in expected.items()]
+    console = output.stdout(options)
+    show(console, plan.name, rows)
+    known = [seconds for seconds in expected.values() if seconds]
+    definitions = {one for cell in plan.cells for one in (cell.case.kernel, cell.case.next_kernel)}
+    total = sum(known) / len(known) * len(expected) if known else 0.0
+    text = f"about {duration(total)} one after the other" if known else "nothing is known of how long"
+    console.print(f"{count(len(expected), 'cell')} with {count(len(definitions), 'kernel')}: {text}")
+    return 0
 
 
 @contextmanager
@@ -197,52 +228,48 @@ def _chosen(plan: Plan, names: Sequence[str]) -> Plan:
     return replace(plan, cells=tuple(known[name] for name in names)) if names else plan
 
 
-def _dry_run(options: argparse.Namespace, plan: Plan) -> int:
-    from harness.history import History, default_path
-    from harness.report.tables import show
-    from harness.report.words import count, duration
-
-    with History(default_path()) as history:
-        expected = {cell.name: history.expected_seconds(cell.name) for cell in plan.cells}
-    rows = [(name, duration(seconds) if seconds else "unknown") for name, seconds in expected.items()]
-    console = output.stdout(options)
-    show(console, plan.name, rows)
-    known = [seconds for seconds in expected.values() if seconds]
-    definitions = {one for cell in plan.cells for one in (cell.case.kernel, cell.case.next_kernel)}
-    total = sum(known) / len(known) * len(expected) if known else 0.0
-    text = f"about {duration(total)} one after the other" if known else "nothing is known of how long"
-    console.print(f"{count(len(expected), 'cell')} with {count(len(definitions), 'kernel')}: {text}")
-    return 0
-
-
 # ---- what is shown and kept of results: also of those that come from elsewhere -----------------
 
 
-def conclude(options: argparse.Namespace, name: str, results: Sequence[Result]) -> int:
-    """Show the table, leave the files, keep the history; returns the exit status."""
+def conclude(
+    options: argparse.Namespace, title: str, results: Sequence[Result], place: Path | None = None
+) -> int:
+    """Show the table, leave the files, keep the history; returns the exit status.
+
+    place: where the report goes if the user names no other; None for nowhere.
+    """
     from harness.history import History, default_path
     from harness.matrix import results as keeping
-    from harness.report import grid, junit
+    from harness.report import grid
+    from harness.report.words import place as shown
 
     squares = [_square(one) for one in results]
     if not options.no_history:
         with History(default_path()) as history:
-            history.record(name, results)
+            history.record(title, results)
     if options.output:
         options.output.mkdir(parents=True, exist_ok=True)
         for one in results:
             keeping.save(options.output, one)
-        facts = f"{len(results)} cells; the worst is {keeping.worst(results)}"
-        page = grid.page(f"Matrix {name}", facts, squares)
-        (options.output / "matrix.html").write_text(page, encoding="utf-8")
-        cases = [
-            ScenarioResult(one.name, one.outcome, one.seconds, one.text, one.verdict.detail)
-            for one in results
-        ]
-        (options.output / "junit.xml").write_text(junit.suite(name, cases), encoding="utf-8")
-    grid.show(output.stdout(options), f"Matrix {name}", squares)
+    console = output.stdout(options)
+    grid.show(console, f"Matrix {title}", squares)
+    if place := options.output or place:
+        _leave(place, title, results, squares)
+        console.print(f" Report  {shown(place / REPORT)}", soft_wrap=True, highlight=False)
     sys.stdout.flush()
     return STATUS[keeping.worst(results)] if results else STATUS[Outcome.SKIP]
+
+
+def _leave(place: Path, title: str, results: Sequence[Result], squares: Sequence[Square]) -> None:
+    from harness.matrix import results as keeping
+    from harness.report import grid, junit
+
+    facts = f"{len(results)} cells; the worst is {keeping.worst(results)}"
+    (place / REPORT).write_text(grid.page(f"Matrix {title}", facts, squares), encoding="utf-8")
+    cases = [
+        ScenarioResult(one.name, one.outcome, one.seconds, one.text, one.verdict.detail) for one in results
+    ]
+    (place / "junit.xml").write_text(junit.suite(title, cases), encoding="utf-8")
 
 
 def _square(result: Result) -> Square:
@@ -250,11 +277,12 @@ def _square(result: Result) -> Square:
     from harness.report.grid import Square
 
     plain = result.outcome is Outcome.PASS and result.owed is Owed.WORK
+    report = result.verdict.directory / REPORT
     return Square(
         result.row,
         result.column,
         result.outcome,
         "" if plain else result.text,
         result.seconds,
-        str(result.verdict.directory),
+        str(report) if report.exists() else "",
     )

@@ -21,6 +21,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"({' '.join(WORDS)})")
     parser.add_argument("--jobs", type=positive, help="scenarios at once (what fits)")
     parser.add_argument("--fresh", action="store_true", help="do not go on with one that was interrupted")
+    matrix.add_dry_run(parser)
     matrix.add_results(parser)
     machines.add(parser)
     parser.add_argument("--runs", type=Path, metavar="DIR", help="where run directories are made")
@@ -43,8 +44,10 @@ def run(options: argparse.Namespace) -> int:
     specs = {plan.DEFAULT: machines.chosen(options)}
     cells = plan.cells([going], [coming], {plan.DEFAULT: ()}, specs, scenarios, DEFAULT_RECIPE)
     name = f"{going.name} to {coming.name}"
-    found = matrix.run_plan(options, plan.Plan(name.replace(" ", "-"), cells))
-    status = matrix.conclude(options, name, found)
+    pair = plan.Plan(name.replace(" ", "-"), cells)
+    if options.dry_run:
+        return matrix.foretell(options, pair)
+    status, found = matrix.carry_out(options, pair, name)
     verdict = results.qualify(found)
     console = output.stdout(options)
     console.print()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 import sys
@@ -76,7 +77,7 @@ def test_a_matrix_its_results_and_its_history(luh: Luh) -> None:
     status, said = luh("merge", "one", "two", "--name", "night", "--plan", "plan.yaml", "--output", "joined")
     assert status == 1, said
     assert "2 cells: 1 PASS, 1 FAIL" in said
-    page = (luh.directory / "joined/matrix.html").read_text()
+    page = (luh.directory / "joined/report.html").read_text()
     assert "does not compile" in page
     suite = ElementTree.parse(luh.directory / "joined/junit.xml").getroot()[0]
     assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
@@ -113,13 +114,22 @@ def test_an_interrupted_matrix_goes_on_where_it_stopped(luh: Luh) -> None:
             shutil.copy(file, place)
     status, said = luh("matrix", "plan.yaml", "--no-history")
     assert "1 of 2 cells had ended before" in said
+    assert f"Report  {place}/report.html" in said
+    assert {file.name for file in place.iterdir()} == {"report.html", "junit.xml"}
+    page = (place / "report.html").read_text()
+    assert len(re.findall(r'<a href="/[^"]+/runs/2[^"]+/report.html">', page)) == 2
     assert len(list((luh.directory / "runs").glob("2*"))) == 3
 
 
 def test_a_pair_is_qualified_in_words(luh: Luh, write_scenario: Callable[[str], Path]) -> None:
     scenario = luh.directory / "scenarios/test_own.py"
+    status, said = luh("qualify", "./works.yaml", "./works.yaml", scenario, "--dry-run")
+    assert (status, "1 cell with 1 kernel: nothing is known of how long" in said) == (0, True), said
+    assert not (luh.directory / "runs").exists()
     status, said = luh("qualify", "./works.yaml", "./works.yaml", scenario)
     assert (status, "safe to go" in said) == (0, True), said
+    status, said = luh("qualify", "./works.yaml", "./works.yaml", scenario, "--dry-run")
+    assert re.search(r"1 cell with 1 kernel: about [\d.]+ s one after the other", said), said
     write_scenario("def test_it(host):\n    raise CrashError('the guest rebooted')\n")
     status, said = luh("qualify", "./works.yaml", "./works.yaml", scenario, "--fresh")
     assert (status, "would lose the VMs" in said) == (1, True), said
