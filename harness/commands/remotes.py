@@ -42,6 +42,9 @@ def chosen(options: argparse.Namespace, progress: Progress) -> Place:
         return remote.HERE
     if options.gdb:
         raise UsageError("--gdb waits on a socket of this machine", hint="leave out --host and --target")
+    if options.vmcore:
+        hint = "leave out --host and --target"
+        raise UsageError("--vmcore is written by a QEMU of this machine", hint=hint)
     if options.host and options.keep:
         raise UsageError("--keep is for machines here", hint="leave out --host, or --keep")
     if options.target and options.jobs > 1:

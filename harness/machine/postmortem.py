@@ -6,6 +6,8 @@ QEMU stays when its guest ends (-action shutdown=pause), with registers and memo
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +19,11 @@ from harness.machine.qmp import Monitor
 LOOK_SECONDS = 2.0
 DUMP_SECONDS = 120.0
 VMCORE = "vmcore"
+# The flattened form of makedumpfile, which QEMU writes: a page, then pieces, each after its offset and size.
+# The first piece is kdump's header, whose names of the system (struct new_utsname) are six strings.
+FLATTENED, FIRST_PIECE = b"makedumpfile\0", 4096 + 16
+HEADER, NAMES_AT, NAME_BYTES = b"KDUMP   ", 12, 65
+SYSTEM = re.compile(r"Linux version (\S+) .*(#\d+ .*)")
 # Only the first lines of a CPU say something without a debugger: general registers, RIP, flags.
 REGISTER_LINES = 6
 
@@ -61,10 +68,11 @@ def brief(text: str) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def dump(monitor: Monitor, directory: Path) -> Path:
+def dump(monitor: Monitor, directory: Path, console: Iterable[str]) -> Path:
     """The guest's memory in a compressed kdump file, which crash(8) and drgn open; the guest stops for it.
 
-    Raises InfraError where QEMU cannot write it.
+    console: what its kernels said, by which the file says whose memory it is. Raises InfraError where it
+    cannot be written.
     """
     path = directory / VMCORE
     until = Deadline.after(DUMP_SECONDS, "the dump of the guest's memory")
@@ -72,4 +80,26 @@ def dump(monitor: Monitor, directory: Path) -> Path:
     with suppress(InfraError):
         monitor.execute("stop", until)
     monitor.execute("dump-guest-memory", until, paging=False, protocol=f"file:{path}", format="kdump-zlib")
+    try:
+        _name_system(path, console)
+    except OSError as error:
+        raise InfraError(f"cannot complete {path}: {error.strerror}") from error
     return path
+
+
+def _name_system(path: Path, console: Iterable[str]) -> None:
+    """Write the system's names into the header of a dump.
+
+    QEMU leaves them empty but for the machine's, and libkdumpfile, with which drgn reads a dump, refuses
+    it for that. A dump in another form stays as it is.
+    """
+    kernels = [found for line in console if (found := SYSTEM.search(line))]
+    if not kernels:
+        return
+    path.chmod(0o600)  # QEMU made it for reading alone
+    with path.open("r+b") as file:
+        start = file.read(FIRST_PIECE + len(HEADER))
+        if start.startswith(FLATTENED) and start.endswith(HEADER):
+            names = ("Linux", "", *kernels[-1].groups())
+            file.seek(FIRST_PIECE + NAMES_AT)
+            file.writelines(name.encode()[: NAME_BYTES - 1].ljust(NAME_BYTES, b"\0") for name in names)

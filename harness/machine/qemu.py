@@ -213,7 +213,8 @@ class Machine(HostMachine):
         Does nothing where QEMU is gone. Raises InfraError where it cannot be written.
         """
         if self.vmcore is None and self._process.poll() is None:
-            self.vmcore = postmortem.dump(self._monitor, self.bench.directory)
+            said = (line.text for line in self.console)
+            self.vmcore = postmortem.dump(self._monitor, self.bench.directory, said)
 
     # ---- its life -----------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ import re
 import shlex
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -39,6 +40,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 AGENT = (sys.executable, "-m", "harness.agent")
+BANNER = "Linux version 7.3.4-fake (luh@luh) (gcc 12) #1 SMP PREEMPT"
 PANIC = """\
 Oops: general protection fault: 0000 [#1] SMP
 RIP: 0010:kvm_gmem_fault+0x11/0x20
@@ -125,7 +127,7 @@ class FakeQemu:
             case "stop" | "cont":
                 self.reply(request, {})
             case "dump-guest-memory":
-                Path(request["arguments"]["protocol"].removeprefix("file:")).write_bytes(b"KDUMP   ")
+                _write_dump(Path(request["arguments"]["protocol"].removeprefix("file:")))
                 self.reply(request, {})
             case "quit" if "stubborn" not in self.moods:
                 self.reply(request, {})
@@ -196,7 +198,7 @@ class FakeQemu:
             own = planted(kernel, again=number > 0)
             self.suffer(own)
             if not self.waits:
-                self.say(f"Linux version 7.3.4-fake\nKernel command line: {self.command_line}")
+                self.say(f"{BANNER}\nKernel command line: {self.command_line}")
                 if "flood" in self.moods:
                     self.say("\n".join(f"flood {number}" for number in range(50_000)))
                 if "silent" in self.moods | own:
@@ -296,6 +298,15 @@ def _socket_chardev(value: str) -> tuple[str, int]:
     named = dict(setting.split("=", 1) for setting in settings)
     assert kind == "socket", value
     return named["id"], int(named["fd"])
+
+
+def _write_dump(path: Path) -> None:
+    """A flattened kdump with nothing behind its header, which names the machine and not the system."""
+    header = b"KDUMP   " + struct.pack("<i", 6) + bytes(4 * 65) + b"x86_64".ljust(2 * 65, b"\0")
+    head = b"makedumpfile".ljust(16, b"\0") + struct.pack(">qq", 1, 1)
+    end = struct.pack(">qq", -1, -1)
+    path.write_bytes(head.ljust(4096, b"\0") + struct.pack(">qq", 0, len(header)) + header + end)
+    path.chmod(0o400)
 
 
 def _file(request: dict[str, Any]) -> str:

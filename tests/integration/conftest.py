@@ -43,11 +43,10 @@ class Ran:
         return {scenario["name"].partition("::")[2]: scenario for scenario in self.result["scenarios"]}
 
 
-def build(*words: str) -> None:
+def build(*words: str) -> str:
     """Build a kernel before its first run, so that the runs' deadlines are those of runs."""
-    command.run(
-        [*LUH, "build", *words], env=ENVIRONMENT, deadline=Deadline.after(BUILD_SECONDS, "the kernel")
-    )
+    deadline = Deadline.after(BUILD_SECONDS, "the kernel")
+    return command.run([*LUH, "build", *words], env=ENVIRONMENT, deadline=deadline).output
 
 
 @pytest.fixture(scope="session")

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import re
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from harness import command
 from harness.case import MiB
+from harness.deadline import Deadline
 from tests.integration.conftest import ROOT, Ran, build
 
 
@@ -160,3 +163,36 @@ def test_interruption_leaves_nothing_behind(
         except OSError:
             continue
         assert str(tmp_path) not in text
+
+
+@pytest.mark.long
+def test_memory_of_a_host_that_fails_is_opened_by_drgn(
+    luh_run: Callable[..., Ran], scenario: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """It finds the virtual machine of the kernel that had come, and who holds it."""
+    kernel = ("--kernel", "linux-7.3-vmcore")
+    vmlinux = re.search(r"^vmlinux +(\S+)$", build(*kernel), re.MULTILINE)
+    assert vmlinux
+    body = """
+def test_it(host):
+    host = host.live_update()
+    host.kvm.create_vm()
+    raise AssertionError("look at the memory")
+"""
+    ran = luh_run(scenario(body), "--vmcore", *kernel)
+    assert ran.status == 1, ran.output
+    (one,) = ran.result["scenarios"]
+    script = tmp_path / "look.py"
+    script.write_text(
+        """\
+from drgn.helpers.linux import for_each_task, list_for_each_entry
+machines = list(list_for_each_entry("struct kvm", prog["vm_list"].address_of_(), "vm_list"))
+owners = {task.comm.string_().decode() for task in for_each_task(prog) if task.mm == machines[0].mm}
+print(prog["init_uts_ns"].name.release.string_().decode(), len(machines), *owners)
+"""
+    )
+    drgn = Path(sys.executable).with_name("drgn")
+    core = ran.directory / one["traces"] / "vmcore"
+    deadline = Deadline.after(120, "drgn")
+    said = command.run([drgn, "-q", "-c", core, "-s", vmlinux[1], script], deadline=deadline)
+    assert re.fullmatch(r"7\.3\.\d+ 1 python3\S*", said.output.strip().splitlines()[-1]), said.output
