@@ -113,10 +113,10 @@ class Judge:
 
     def confirm_bad(self, cases: tuple[Case, ...]) -> Ruling:
         """The ruling on the end that is said to be bad: it is run until it has failed a few times."""
-        enough = CONFIRMATIONS if self.allowed < 0.5 else 1
+        enough, patience = (CONFIRMATIONS, PATIENCE) if self.allowed < 0.5 else (1, 1)
 
         def is_decided(seen: Tally) -> bool:
-            return seen.fails >= enough or (not seen.fails and seen.runs >= PATIENCE)
+            return seen.fails >= enough or (not seen.fails and seen.runs >= patience)
 
         ruling = self._repeat(_Trial(self, cases), is_decided)
         if ruling.tally.fails:

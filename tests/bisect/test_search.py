@@ -101,6 +101,14 @@ def test_ends_that_are_not_as_said_are_refused(bench: MakeBench) -> None:
         check_ends(repository, made.history.commits[5], made.history.commits[1])
 
 
+def test_without_confidence_an_end_is_run_once(bench: MakeBench) -> None:
+    made = bench(8, {6: "to"}, confidence=0.0)
+    with pytest.raises(UsageError, match=r"the bad end, .* is not bad: good"):
+        made.search("to", bad=1)
+    assert made.sufferer
+    assert len(made.sufferer.cases) == 1
+
+
 def test_broken_stops_and_the_search_goes_on_where_it_was(bench: MakeBench) -> None:
     made = bench(30, {21: "to"})
     made.broken = 14

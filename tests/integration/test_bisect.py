@@ -88,8 +88,8 @@ OOPS = Change(
 ERRNO = Change(
     "KVM: guest_memfd: refuse with another error",
     GMEM,
-    "\tr = GMEM_I(inode)->frozen ? -EPERM :\n\t    kvm_gmem_restored_punch",
-    "\tr = GMEM_I(inode)->frozen ? -EBUSY :\n\t    kvm_gmem_restored_punch",
+    "\tif (READ_ONCE(GMEM_I(file_inode(file))->frozen))\n\t\treturn -EPERM;\n",
+    "\tif (READ_ONCE(GMEM_I(file_inode(file))->frozen))\n\t\treturn -EBUSY;\n",
 )
 LOST = Change(
     "KVM: guest_memfd: leave a page out",
