@@ -261,11 +261,9 @@ def conclude(
 
 
 def _leave(place: Path, title: str, results: Sequence[Result], squares: Sequence[Square]) -> None:
-    from harness.matrix import results as keeping
     from harness.report import grid, junit
 
-    facts = f"{len(results)} cells; the worst is {keeping.worst(results)}"
-    (place / REPORT).write_text(grid.page(f"Matrix {title}", facts, squares), encoding="utf-8")
+    (place / REPORT).write_text(grid.page(f"Matrix {title}", squares), encoding="utf-8")
     cases = [
         ScenarioResult(one.name, one.outcome, one.seconds, one.text, one.verdict.detail) for one in results
     ]

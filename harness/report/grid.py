@@ -54,7 +54,7 @@ def show(console: Console, title: str, squares: Sequence[Square]) -> None:
             text = Text(f"{mark} ", words.STYLES[outcome]) + Text(place, "default")
             console.print(Padding(text, (0, 0, 0, 1)))
         console.print(Padding(Text(note, "dim"), (0, 0, 0, 3)))
-    console.print(_ending(squares))
+    console.print(Text(f" {_totals(squares)}"))
 
 
 def _notes(squares: Sequence[Square]) -> dict[tuple[Outcome, str], list[str]]:
@@ -94,15 +94,19 @@ def _blocks(console: Console, squares: Sequence[Square], rows: Sequence[str]) ->
 
 
 def _word(square: Square) -> Text:
-    noted = "*" if square.outcome is Outcome.PASS and square.note else ""
-    return Text(f"{square.outcome}{noted}", f"bold {words.STYLES[square.outcome]}")
+    return Text(_said(square), f"bold {words.STYLES[square.outcome]}")
 
 
-def _ending(squares: Sequence[Square]) -> Text:
+def _said(square: Square) -> str:
+    """The outcome; with a mark where a pass is none without its note."""
+    return f"{square.outcome}*" if square.outcome is Outcome.PASS and square.note else str(square.outcome)
+
+
+def _totals(squares: Sequence[Square]) -> str:
     counts = Counter(one.outcome for one in squares)
     said = ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome])
     seconds = sum(one.seconds for one in squares)
-    return Text(f" {words.count(len(squares), 'cell')}: {said}, {words.duration(seconds)} of runs")
+    return f"{words.count(len(squares), 'cell')}: {said}, {words.duration(seconds)} of runs"
 
 
 # ---- as a web page ----------------------------------------------------------------------------
@@ -123,7 +127,7 @@ dt { font-weight: 600; grid-column: 1; } dd { margin: 0; grid-column: 2; overflo
 """
 
 
-def page(title: str, facts: str, squares: Sequence[Square]) -> str:
+def page(title: str, squares: Sequence[Square]) -> str:
     """The grid as a page of its own: no script, nothing to load."""
     columns = list(dict.fromkeys(one.column for one in squares))
     rows = list(dict.fromkeys(one.row for one in squares))
@@ -144,7 +148,7 @@ def page(title: str, facts: str, squares: Sequence[Square]) -> str:
         '<!doctype html>\n<html lang="en"><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n"
-        f'<h1>{escape(title)}</h1>\n<p class="facts">{escape(facts)}</p>\n'
+        f'<h1>{escape(title)}</h1>\n<p class="facts">{escape(_totals(squares))}</p>\n'
         f'<div class="scroll"><table>\n<tr><th></th>{head}</tr>\n{body}\n</table></div>\n'
         + (f"<h2>Notes</h2>\n<dl>\n{notes}\n</dl>\n" if notes else "")
         + "</html>\n"
@@ -154,6 +158,6 @@ def page(title: str, facts: str, squares: Sequence[Square]) -> str:
 def _cell(square: Square | None) -> str:
     if square is None:
         return "<td></td>"
-    word = f"{square.outcome} <small>{words.duration(square.seconds)}</small>"
+    word = f"{_said(square)} <small>{words.duration(square.seconds)}</small>"
     inner = f'<a href="{escape(square.link)}">{word}</a>' if square.link else word
     return f'<td class="{square.outcome}" title="{escape(square.note)}">{inner}</td>'

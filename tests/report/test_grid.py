@@ -48,8 +48,10 @@ def test_rows_become_blocks_where_the_table_is_too_wide() -> None:
 
 
 def test_page_has_each_note_once_and_no_heading_for_none() -> None:
-    page = grid.page("Matrix plan", "5 cells", SQUARES)
+    page = grid.page("Matrix plan", SQUARES)
     assert page.count(f"<dd>{REFUSED}</dd>") == 1
     assert "page 5: &lt;zeroes&gt;" in page
     assert '<a href="runs/1">FAIL' in page
-    assert "Notes" not in grid.page("Matrix plan", "1 cell", SQUARES[:1])
+    assert page.count("PASS* <small>") == 3
+    assert "5 cells: 4 PASS, 1 FAIL" in page
+    assert "Notes" not in grid.page("Matrix plan", SQUARES[:1])
