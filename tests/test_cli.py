@@ -119,6 +119,8 @@ def test_help_names_the_commands(luh: Luh) -> None:
         (("run", "--memory", "64M"), "64M is too little", "256M"),
         (("run", "--cpus", "0"), "'0'", "--help"),
         (("run", "--accel", "xen"), "xen", "tcg"),
+        (("run", "--host", "ssh://a@b", "--gdb"), "a socket of this machine", "leave out --host"),
+        (("run", "--host", "ssh://a@b", "--vmcore"), "a QEMU of this machine", "leave out --host"),
         (("bench", "boots"), "boots", "did you mean boot"),
         (("bench", "boot", "preserve"), "measured by itself", "luh bench preserve"),
         (("bench", "breakdwn"), "breakdwn", "did you mean breakdown"),

@@ -17,7 +17,8 @@ FILE = f"{DEBUGFS}/kmemleak"
 AGE_SECONDS = 5.5
 REPORT_BYTES = 64 << 10
 FIRST_LINE = "unreferenced object"
-# What Linux 7.3 itself leaks at each boot: 8 bytes for the root file system (mnt_init(), fs/namespace.c).
+# What Linux 7.3 itself leaks at each boot: 8 bytes of rootfs, which it unmounts (rootfs_fs_type,
+# init/do_mounts.c); kernel-patches/debug frees them.
 MAINLINES = ("ramfs_init_fs_context",)
 
 

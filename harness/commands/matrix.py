@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from harness.matrix.results import Result
     from harness.report.grid import Square
 
-REPORT = "report.html"
 # The handlers that a scenario uses, by what it says that it needs.
 HANDLERS = {"preserve_vm": "kvm-vm", "preserve_guest_memfd": "kvm-gmem", "preserve_memfd": "memfd"}
 
@@ -49,7 +48,9 @@ def add_dry_run(parser: argparse.ArgumentParser) -> None:
 
 
 def add_results(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", type=Path, metavar="DIR", help="also leave the results there")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="leave the report there, and the results for luh merge"
+    )
     parser.add_argument("--no-history", action="store_true", help="do not keep them in the history")
 
 
@@ -254,28 +255,32 @@ def conclude(
     console = output.stdout(options)
     grid.show(console, f"Matrix {title}", squares)
     if place := options.output or place:
-        _leave(place, title, results, squares)
-        console.print(f" Report  {shown(place / REPORT)}", soft_wrap=True, highlight=False)
+        report = _leave(place, title, results, squares)
+        console.print(f" Report  {shown(report)}", soft_wrap=True, highlight=False)
     sys.stdout.flush()
     return STATUS[keeping.worst(results)] if results else STATUS[Outcome.SKIP]
 
 
-def _leave(place: Path, title: str, results: Sequence[Result], squares: Sequence[Square]) -> None:
-    from harness.report import grid, junit
+def _leave(place: Path, title: str, results: Sequence[Result], squares: Sequence[Square]) -> Path:
+    """Write the files for people and for CI systems; returns the one for people."""
+    from harness.report import directory, grid, junit
 
-    (place / REPORT).write_text(grid.page(f"Matrix {title}", squares), encoding="utf-8")
+    report = place / directory.REPORT
+    report.write_text(grid.page(f"Matrix {title}", squares), encoding="utf-8")
     cases = [
         ScenarioResult(one.name, one.outcome, one.seconds, one.text, one.verdict.detail) for one in results
     ]
     (place / "junit.xml").write_text(junit.suite(title, cases), encoding="utf-8")
+    return report
 
 
 def _square(result: Result) -> Square:
     from harness.matrix.oracle import Owed
+    from harness.report import directory
     from harness.report.grid import Square
 
     plain = result.outcome is Outcome.PASS and result.owed is Owed.WORK
-    report = result.verdict.directory / REPORT
+    report = result.verdict.directory / directory.REPORT
     return Square(
         result.row,
         result.column,

@@ -11,6 +11,8 @@ from pathlib import Path
 from harness.errors import InfraError
 
 TIME_FORMAT = "%Y%m%dT%H%M%SZ"
+# What a run, and a matrix, has for a browser.
+REPORT = "report.html"
 
 
 def default_root() -> Path:

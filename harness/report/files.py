@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.case import Case, Kernel, Verdict
 from harness.errors import InfraError
-from harness.report.directory import point_latest
+from harness.report.directory import REPORT, point_latest
 from harness.report.document import Document, document
 from harness.report.html import page
 from harness.report.junit import junit
@@ -39,7 +39,7 @@ def write(case: Case, verdict: Verdict, rules: Mapping[str, str] | None = None) 
         _write(directory / "results.ktap", ktap(verdict))
         made = document(case, verdict)
         _write(directory / "result.json", _text(made))
-        _write(directory / "report.html", page(made, rules or {}))
+        _write(directory / REPORT, page(made, rules or {}))
         for kernel, name in ((verdict.kernel, "kernel.config"), (verdict.next_kernel, "next-kernel.config")):
             _copy_config(kernel, verdict, name)
         point_latest(directory)

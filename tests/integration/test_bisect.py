@@ -196,8 +196,10 @@ def lines(tmp_path: Path) -> Path:
     return work.path
 
 
-def bisect(tmp_path: Path, tree: Path, *words: str) -> tuple[str, str]:
-    """What it says of the first bad commit, and its log."""
+def find(
+    tmp_path: Path, tree: Path, fault: Change, side: str, reason: str, *words: str
+) -> tuple[str, list[str]]:
+    """Have it find the fault on its side, for that reason; returns its log, and the steps in there."""
     (tmp_path / "test_own.py").write_text(SCENARIO)
     places = {"LUH_BISECTIONS": str(tmp_path / "bisections"), "LUH_RUNS": str(tmp_path / "runs")}
     ends = ("--good", "good", "--bad", "main")
@@ -209,8 +211,15 @@ def bisect(tmp_path: Path, tree: Path, *words: str) -> tuple[str, str]:
         check=False,
     )
     assert done.status == 0, done.output
+    found = done.output.partition("The first bad commit")[2]
+    assert fault.subject in found
+    assert f"({side})" in found
+    assert reason in found
+    assert "reverting it on the bad end mends it" in found
     log = (tmp_path / "bisections/latest/log").read_text()
-    return done.output.partition("The first bad commit")[2], log
+    steps = re.findall(r"^step \d+: .*$", log, re.MULTILINE)
+    assert f"{len(steps)} candidates in " in found
+    return log, steps
 
 
 @pytest.mark.long
@@ -232,26 +241,15 @@ def test_a_fault_in_a_real_kernel_is_found_on_its_side(
     reason: str,
     confidence: str,
 ) -> None:
-    found, log = bisect(tmp_path, history(trouble, fault), "--apply", "none", "--confidence", confidence)
-    assert fault.subject in found
-    assert f"({side})" in found
-    assert reason in found
-    assert "reverting it on the bad end mends it" in found
-    steps = re.findall(r"^step \d+: .*$", log, re.MULTILINE)
+    how = ("--apply", "none", "--confidence", confidence)
+    _, steps = find(tmp_path, history(trouble, fault), fault, side, reason, *how)
     assert f"{trouble.subject}: skip: " in steps[0]
     # Eight commits are three steps, and one or two more for what cannot be judged.
     assert 3 <= len(steps) <= 5
-    assert f"{len(steps)} candidates in " in found
 
 
 @pytest.mark.long
 def test_a_fault_between_two_lines_is_found_with_the_series_of_each(lines: Path, tmp_path: Path) -> None:
-    found, log = bisect(tmp_path, lines, "--confidence", "0")
-    assert BUSY.subject in found
-    assert "(from)" in found
-    assert "EBUSY" in found
-    assert "reverting it on the bad end mends it" in found
+    log, steps = find(tmp_path, lines, BUSY, "from", "EBUSY", "--confidence", "0")
     assert {"series 7.2", "series 7.3"} <= set(re.findall(r"series [\d.]+\d", log))
-    steps = re.findall(r"^step \d+: .*$", log, re.MULTILINE)
     assert 2 <= len(steps) <= 5
-    assert f"{len(steps)} candidates in " in found
