@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 class Attempt:
     """An operation during which one allocation was to fail. hit: whether it came to that.
 
+    allocations: how many there were up to then, or in all.
     errno: what the operation ended with, 0 where it succeeded, which it may in spite of a failed allocation.
     result: what it returned then.
     """
 
     hit: bool
+    allocations: int
     errno: int
     result: Any = None
 
@@ -41,7 +43,7 @@ class Faults:
             result = self._session.call("faults.call", function=operation, nth=nth, **arguments)
         except RemoteError as error:
             errno = error.errno
-        return Attempt(self._hit(), errno, result)
+        return self._attempt(nth, errno, result)
 
     def reboot(self, nth: int) -> Session | Attempt:
         """reboot(KEXEC), whose n-th allocation fails: the next session, or how it was refused.
@@ -53,7 +55,7 @@ class Faults:
         try:
             return go(self._session, deadline, time.monotonic(), "faults.call", arguments)
         except RemoteError as error:
-            return Attempt(self._hit(), error.errno)
+            return self._attempt(nth, error.errno)
 
     def fail_below(self, function: str, times: int, *, kernel: bool = True) -> None:
         """The next so many slab allocations in a function of the kernel fail; 0 ends that.
@@ -66,5 +68,6 @@ class Faults:
     def failures_left(self) -> int:
         return int(self._session.call("faults.failures_left"))
 
-    def _hit(self) -> bool:
-        return int(self._session.call("faults.left")) == 0
+    def _attempt(self, nth: int, errno: int, result: Any = None) -> Attempt:
+        left = int(self._session.call("faults.left"))
+        return Attempt(left == 0, nth - left, errno, result)
