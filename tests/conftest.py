@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,9 @@ import pytest
 
 from harness.case import Accelerator, AcceleratorChoice, Bench, Image, Kernel, MachineSpec
 from harness.store import Store
+
+# A job in the background of a script ignores Ctrl-C, and so would every process that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TESTS = Path(__file__).resolve().parent
 DEFINITION = """\
