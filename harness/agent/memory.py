@@ -3,7 +3,8 @@
 
 A guest_memfd has no read(2) or write(2) (kvm_gmem_fops in virt/kvm/guest_memfd.c), and touching a page of it
 can raise SIGBUS. So every access is a system call that copies between the mapping and a bounce buffer, a
-memfd: a page that cannot be had is EFAULT, and the error names it. Offsets and lengths are in bytes.
+memfd: a page that cannot be had is EFAULT, and the error names it. The pattern is made and compared in that
+buffer, which cannot fault. Offsets and lengths are in bytes.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from __future__ import annotations
 import errno
 import os
 
-from .files import File, Mapping, punch_hole
-from .pattern import PAGE, diagnose, first_difference, pages
+from . import bulk
+from .files import File, Mapping, close, memfd_create, punch_hole
+from .pattern import PAGE, diagnose, first_difference, page
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +30,8 @@ _bounce: File | None = None
 def fill(memory: File, offset: int, length: int, seed: int) -> int:
     """Write the pattern; returns the number of bytes written."""
     for start, size in _chunks(offset, length):
-        _copy_in(memory.mapping, start, _expected(seed, start, size))
+        bulk.fill(_bounce_buffer().mapping, -(-size // PAGE), start // PAGE, seed)
+        _push(memory.mapping, start, size)
     return length
 
 
@@ -38,9 +41,8 @@ def verify(
     """Compare with the pattern; reports how many pages differ, and the first few of them in detail."""
     found_bad: list[tuple[int, bytes, bytes]] = []
     for start, size in _chunks(offset, length):
-        found, expected = _copy_out(memory.mapping, start, size), _expected(seed, start, size)
-        if found != expected:
-            found_bad += _differing(start, found, expected)
+        _pull(memory.mapping, start, size)
+        found_bad += _unlike(start // PAGE, size, seed)
     return _report(length, found_bad, lambda found, index: diagnose(found, seed, index, candidates))
 
 
@@ -124,7 +126,7 @@ def release() -> None:
     """Give the bounce buffer back, until it is needed again."""
     global _bounce
     if _bounce is not None:
-        _bounce.close()
+        close(_bounce)
         _bounce = None
 
 
@@ -176,8 +178,18 @@ def _differing(start: int, found: bytes, expected: bytes) -> Iterator[tuple[int,
             yield (start + at) // PAGE, one, other
 
 
-def _expected(seed: int, start: int, size: int) -> bytes:
-    return pages(seed, start // PAGE, -(-size // PAGE))[:size]
+def _unlike(first: int, size: int, seed: int) -> Iterator[tuple[int, bytes, bytes]]:
+    """The pages of the bounce buffer that do not hold the pattern's pages from `first` on."""
+    bounce, count = _bounce_buffer(), -(-size // PAGE)
+    number = 0
+    while number < count:
+        number += bulk.matching(bounce.mapping, number, size // PAGE - number, first + number, seed)
+        if number < count:
+            found = os.pread(bounce.fd, min(PAGE, size - number * PAGE), number * PAGE)
+            expected = page(seed, first + number)[: len(found)]
+            if found != expected:
+                yield first + number, found, expected
+            number += 1
 
 
 def _chunks(offset: int, length: int) -> Iterator[tuple[int, int]]:
@@ -190,20 +202,33 @@ def _chunks(offset: int, length: int) -> Iterator[tuple[int, int]]:
 
 def _copy_out(mapping: Mapping, offset: int, length: int) -> bytes:
     """The bytes of the mapping; raises EFAULT, naming the page, where one cannot be read."""
-    bounce, done = _bounce_buffer(), 0
-    while done < length:
-        with _window(mapping, offset + done, length - done) as window:
-            done += _transfer(os.pwritev, bounce, window, done, offset)
-    return os.pread(bounce, length, 0)
+    _pull(mapping, offset, length)
+    return os.pread(_bounce_buffer().fd, length, 0)
 
 
 def _copy_in(mapping: Mapping, offset: int, data: bytes) -> None:
     """Store bytes in the mapping; raises EFAULT, naming the page, where one cannot be written."""
+    os.pwrite(_bounce_buffer().fd, data, 0)
+    _push(mapping, offset, len(data))
+
+
+def _pull(mapping: Mapping, offset: int, length: int) -> None:
+    """From the mapping to the start of the bounce buffer."""
+    _move(os.pwritev, mapping, offset, length)
+
+
+def _push(mapping: Mapping, offset: int, length: int) -> None:
+    """From the start of the bounce buffer to the mapping."""
+    _move(os.preadv, mapping, offset, length)
+
+
+def _move(
+    copy: Callable[[int, list[memoryview], int], int], mapping: Mapping, offset: int, length: int
+) -> None:
     bounce, done = _bounce_buffer(), 0
-    os.pwrite(bounce, data, 0)
-    while done < len(data):
-        with _window(mapping, offset + done, len(data) - done) as window:
-            done += _transfer(os.preadv, bounce, window, done, offset)
+    while done < length:
+        with _window(mapping, offset + done, length - done) as window:
+            done += _transfer(copy, bounce.fd, window, done, offset)
 
 
 def _transfer(
@@ -224,12 +249,11 @@ def _window(mapping: Mapping, offset: int, length: int) -> memoryview:
     return mapping.view[offset : offset + length]
 
 
-def _bounce_buffer() -> int:
+def _bounce_buffer() -> File:
     global _bounce
     if _bounce is None:
-        _bounce = File(os.memfd_create("bounce", os.MFD_CLOEXEC))
-        os.ftruncate(_bounce.fd, CHUNK)
-    return _bounce.fd
+        _bounce = memfd_create(CHUNK, "bounce")
+    return _bounce
 
 
 OPERATIONS: dict[str, Callable[..., object]] = {

@@ -5,7 +5,8 @@
     word[k]         = (k * WORD_STEP mod 2^64) XOR mix              k = 0 .. 511, little endian
 
 finalise is that of splitmix64, a bijection: from a page that is found somewhere, the number of the page
-that it belongs to can be computed. guest-images/l2/pattern.S computes the same in the guest.
+that it belongs to can be computed. guest-images/l2/pattern.S computes the same in the guest, pattern.c beside
+this file for the agent (bulk.py).
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 INVERSES = tuple(pow(factor, -1, 1 << 64) for factor in MULTIPLIERS)
 
 # A page as one integer: the words without the mix, and the integer that repeats a word through the page.
-BASE = sum((k * WORD_STEP & MASK) << 64 * k for k in range(WORDS))
-ONES = sum(1 << 64 * k for k in range(WORDS))
+BASE = int.from_bytes(
+    b"".join([(k * WORD_STEP & MASK).to_bytes(8, "little") for k in range(WORDS)]), "little"
+)
+ONES = int.from_bytes((1).to_bytes(8, "little") * WORDS, "little")
 
 # A page number or a seed that is computed from found content is believed below these.
 PAGES_LIMIT = 1 << 40
@@ -54,11 +57,6 @@ def unmix(value: int) -> int:
 def page(seed: int, index: int) -> bytes:
     """The content of one page."""
     return _render(mix(seed, index))
-
-
-def pages(seed: int, first: int, count: int) -> bytes:
-    """The content of pages `first` to `first + count - 1`; takes about 7 us a page on a fast machine."""
-    return b"".join([page(seed, first + n) for n in range(count)])
 
 
 def diagnose(found: bytes, seed: int, index: int, candidates: Iterable[int] = ()) -> str:

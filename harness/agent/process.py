@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
 import time
 
@@ -19,7 +18,10 @@ from .libc import syscall
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable
+else:
+    import _signal as signal  # as in vcpu.py
 
 CHUNK = 1 << 16
 POLL_SECONDS = 0.01

@@ -23,6 +23,7 @@ from harness.image.recipe import Recipe
 from harness.store import Store, digest
 
 AGENT = Path(__file__).parents[1] / "agent"
+LIBRARY, LIBRARY_SOURCE = "libpattern.so", AGENT / "pattern.c"
 AGENT_FOLDER = "/luh"
 PAYLOAD_FOLDER = "luh/l2"
 LINKER_SCRIPT = "payload.lds"
@@ -33,6 +34,7 @@ START = (
 AGENT_ARGUMENTS = ("--port", "luh.agent")
 
 COMPILER, STRIP, MKFS = "gcc", "strip", "mkfs.erofs"
+WARNINGS = ("-Wall", "-Wextra", "-Werror")
 MOUNT_POINTS = ("dev", "proc", "run", "sys", "tmp")
 UUID = "6c756800-0000-4000-8000-000000000001"
 # Where programs are that a plain user's PATH leaves out.
@@ -63,7 +65,7 @@ def build(recipe: Recipe, store: Store, progress: Progress) -> Image:
 def bundle(recipe: Recipe, store: Store) -> Path:
     """A tar file with the agent and the payloads of a recipe, for a machine that has a system of its own."""
     sources = [path for path in sorted(recipe.payloads.iterdir()) if path.is_file()]
-    sources += [*sorted(AGENT.glob("*.py")), Path(__file__)]
+    sources += [*_agent_sources(), Path(__file__)]
     key = digest(interpreter.stamp(_tool(COMPILER)), *(path.name for path in sources), *sources)
     waiting = Deadline.after(SECONDS, "bundling the agent")
     return store.produce("bundles", key, lambda draft: _bundle(recipe, draft), deadline=waiting) / BUNDLE
@@ -73,6 +75,10 @@ def _bundle(recipe: Recipe, draft: Path) -> None:
     with tarfile.open(draft / BUNDLE, "w") as archive:
         for source in sorted(AGENT.glob("*.py")):
             archive.add(source, f"agent/{source.name}", filter=_anonymous)
+        library = draft / LIBRARY
+        compile_library(library)
+        archive.add(library, f"agent/{library.name}", filter=_anonymous)
+        library.unlink()
         for payload in sorted(recipe.payloads.glob("*.S")):
             flat = draft / f"{payload.stem}.bin"
             _assemble(payload, recipe.payloads / LINKER_SCRIPT, flat)
@@ -95,10 +101,14 @@ def _key(recipe: Recipe) -> str:
     own = sorted(Path(__file__).parent.glob("*.py"))
     sources = [recipe.init, *(source for _, source in recipe.files)]
     sources += sorted(path for path in recipe.payloads.iterdir() if path.is_file())
-    sources += sorted(AGENT.glob("*.py"))
+    sources += _agent_sources()
     names = "\n".join([repr(recipe.modules), repr(recipe.without), repr(recipe.files), *map(str, sources)])
     names += repr((recipe.programs, recipe.shell))
     return digest(interpreter.identity(), *programs, names, *own, *sources)
+
+
+def _agent_sources() -> list[Path]:
+    return [*sorted(AGENT.glob("*.py")), LIBRARY_SOURCE]
 
 
 def _tool(name: str) -> Path:
@@ -132,6 +142,7 @@ def stage(recipe: Recipe, root: Path) -> None:
     own = {"agent" if path.stem == "__init__" else f"agent.{path.stem}" for path in agent.glob("*.py")}
     modules = sorted(own | interpreter.imports(agent) | set(recipe.modules))
     directories = interpreter.copy(root, AGENT_FOLDER, modules, recipe.without)
+    compile_library(agent / LIBRARY)
     for source in sorted(recipe.payloads.glob("*.S")):
         _assemble(source, recipe.payloads / LINKER_SCRIPT, root / PAYLOAD_FOLDER / f"{source.stem}.bin")
     for guest, source in recipe.files:
@@ -177,8 +188,13 @@ def _compile_init(source: Path, directories: Sequence[Path], target: Path) -> No
         f"-DAGENT_ARGV={', '.join(map(json.dumps, argv))}",
         f"-DLIBRARY_PATH={json.dumps(':'.join(map(str, directories)))}",
     ]
-    warnings = ["-Wall", "-Wextra", "-Werror"]
-    _run([COMPILER, "-Os", "-static", "-Wl,--build-id=none", *warnings, *defines, "-o", target, source])
+    _run([COMPILER, "-Os", "-static", "-Wl,--build-id=none", *WARNINGS, *defines, "-o", target, source])
+
+
+def compile_library(target: Path) -> None:
+    """What the agent does to many pages (harness/agent/bulk.py)."""
+    flags = ["-O2", "-fno-tree-vectorize", "-shared", "-fPIC", "-nostdlib", "-Wl,--build-id=none"]
+    _run([COMPILER, *flags, *WARNINGS, "-o", target, LIBRARY_SOURCE])
 
 
 def _normalise(root: Path) -> None:

@@ -1,22 +1,40 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Filling and checking memory: each kind of damage is seen and named, and no touch can end the agent."""
+"""Filling and checking memory: each kind of damage is seen and named, and no touch can end the agent.
+
+By the machine code that images have, and by the Python that an agent does with that runs from its sources.
+"""
 
 from __future__ import annotations
 
 import errno
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.agent import files, memory
+from harness.agent import bulk, files, memory
 from harness.agent.files import File
 from harness.agent.pattern import PAGE, page
 from harness.case import MiB
+from harness.image.build import LIBRARY, compile_library
 
 PAGES = 300
 SEED = 7
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("library") / LIBRARY
+    compile_library(path)
+    return path
+
+
+@pytest.fixture(autouse=True, params=["machine code", "Python"])
+def way(request: pytest.FixtureRequest, library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = library if request.param == "machine code" else library.with_name("nothing")
+    monkeypatch.setattr(bulk, "_library", bulk.load(str(place)))
 
 
 @pytest.fixture
@@ -35,6 +53,11 @@ def check(file: File, offset: int = 0, length: int = PAGES * PAGE, seed: int = S
 def test_what_was_filled_verifies(filled: File) -> None:
     assert check(filled) == {"verified": PAGES * PAGE, "pages_differing": 0, "differences": []}
     assert files.read(filled, PAGE, 200 * PAGE) == page(SEED, 200)
+
+
+def test_every_byte_is_the_pattern_s(filled: File) -> None:
+    content = files.read(filled, PAGES * PAGE, 0)
+    assert content == b"".join(page(SEED, number) for number in range(PAGES))
 
 
 def test_a_part_of_the_memory_can_be_filled_and_checked() -> None:

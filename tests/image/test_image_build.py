@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import shutil
 import stat
@@ -10,12 +11,14 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from harness.agent import bulk
+from harness.agent.pattern import PAGE, page
 from harness.case import Image, Update, silent
 from harness.command import run
 from harness.deadline import Deadline
 from harness.errors import InfraError, UsageError
 from harness.image import interpreter
-from harness.image.build import AGENT, START, build
+from harness.image.build import AGENT, AGENT_FOLDER, LIBRARY, START, build
 from harness.image.recipe import Recipe
 from harness.store import Store
 
@@ -73,6 +76,17 @@ def test_a_payload_is_flat_code_from_address_zero(minimal: Recipe, tmp_path: Pat
     image = build(changed, Store(tmp_path / "store"), silent)
     flat = (unpack(image, tmp_path / "root") / "luh/l2/probe.bin").read_bytes()
     assert flat[int.from_bytes(flat[:4], "little")] == 7
+
+
+def test_the_agent_fills_and_checks_many_pages_by_machine_code(root: Path) -> None:
+    library = bulk.load(str(root / AGENT_FOLDER.strip("/") / "agent" / LIBRARY))
+    assert library
+    content = ctypes.create_string_buffer(3 * PAGE)
+    arguments = [ctypes.c_uint64(number) for number in (ctypes.addressof(content), 3, 5, 2**64 - 1)]
+    library.pattern_fill(*arguments)
+    assert content.raw == b"".join(page(2**64 - 1, number) for number in (5, 6, 7))
+    content[PAGE] = bytes([content.raw[PAGE] ^ 1])
+    assert library.pattern_count(*arguments) == 1
 
 
 def test_files_of_the_recipe_are_there(minimal: Recipe, tmp_path: Path) -> None:
