@@ -12,6 +12,7 @@ from harness.case import Access, Bench
 from harness.deadline import Deadline
 from harness.errors import HarnessError
 from harness.guest.journal import Journal
+from harness.guest.resources import Capabilities
 from harness.guest.session import Session
 from harness.machine import snapshot
 from harness.machine.arguments import Memory, command_line
@@ -93,21 +94,25 @@ class Boot:
         deadline = self._deadline("the start from a snapshot")
         with self.journal.phase("boot"):
             snapshot.load(machine, ready, deadline)
-            return Session.resume(
+            session = Session.resume(
                 machine,
                 deadline,
                 command_line=command_line(self.bench),
                 time_scale=self.bench.time_scale,
                 journal=self.journal,
             )
+            session.capabilities = Capabilities(ready.abilities())
+            return session
 
     def _take(self, directory: Path) -> None:
         """Boot a machine until its agent is ready, and keep it in `directory`."""
         self.step("booting, for a snapshot")
         with self.journal.phase("snapshot"), Machine(self.bench, Memory(directory, shared=True)) as machine:
             self.adopt(machine)
-            self._first_word(machine).call("host.prepare")
-            snapshot.save(machine, directory, self._deadline("saving a snapshot"))
+            session = self._first_word(machine)
+            session.call("host.prepare")
+            abilities = session.probe().by_name
+            snapshot.save(machine, directory, abilities, self._deadline("saving a snapshot"))
 
     def _first_word(self, machine: HostMachine) -> Session:
         return Session.open(

@@ -36,6 +36,7 @@ class Host:
         boot = Boot(self.bench, self.journal, self.steps.append, self.remarks.append, self.machines.append)
         with boot.host() as session:
             assert session.call("host.hello")["boot_id"] == session.identity.boot_id
+            session.probe()
             return session.identity
 
 
@@ -55,6 +56,12 @@ def test_second_host_starts_where_the_first_one_was_taken(host: Host) -> None:
     assert host.steps == ["booting, for a snapshot", "starting", "starting"]
     assert [phase.name for phase in host.journal.phases] == ["snapshot", "boot", "boot"]
     assert host.remarks == []
+
+
+def test_what_the_kernel_can_do_is_found_out_once(host: Host) -> None:
+    host.up()
+    host.up()
+    assert [call.operation for call in host.journal.calls].count("probe.capabilities") == 1
 
 
 def test_console_has_what_was_said_before_the_snapshot(host: Host, bench: Bench) -> None:

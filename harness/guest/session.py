@@ -133,7 +133,8 @@ class Pending:
 class Session:
     """One boot of the host under test; what scenarios call `host`.
 
-    command_line: what the next kernel gets at a kexec. time_scale: stretches every deadline.
+    command_line: what the next kernel gets at a kexec. time_scale: stretches every deadline. capabilities:
+    what this boot's kernel can do, once that is known.
     """
 
     def __init__(
@@ -144,6 +145,7 @@ class Session:
         self.time_scale = time_scale
         self.journal = journal
         self.updated = False
+        self.capabilities: resources.Capabilities | None = None
         self._following: Session | None = None
         self._channel = channel
         self._failure: HarnessError | None = None
@@ -386,8 +388,10 @@ class Session:
         return lines
 
     def probe(self) -> resources.Capabilities:
-        """What this kernel can do, found by trying; for the decision to skip a scenario."""
-        return resources.Capabilities(self.call("probe.capabilities"))
+        """What this kernel can do, found by trying, once; for the decision to skip a scenario."""
+        if self.capabilities is None:
+            self.capabilities = resources.Capabilities(self.call("probe.capabilities"))
+        return self.capabilities
 
     def measure(self, name: str, value: float) -> None:
         """Record a figure; the name ends with its unit."""

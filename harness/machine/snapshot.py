@@ -14,7 +14,7 @@ import os
 import shlex
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +30,8 @@ from harness.machine.qemu import Machine
 from harness.store import Store, digest
 
 KIND = "snapshots"
-FORMAT = "1"
-STATE, CONSOLE, UNUSABLE = "state", "console.json", "unusable"
+FORMAT = "2"
+STATE, CONSOLE, ABILITIES, UNUSABLE = "state", "console.json", "abilities.json", "unusable"
 POLL_SECONDS = 0.005
 # All snapshots together, on disk; those that were not used for longest go first.
 KEPT_BYTES = 4 << 30
@@ -59,6 +59,11 @@ class Snapshot:
         """What was said until it was taken, at negative times."""
         lines = json.loads((self.directory / CONSOLE).read_text(encoding="utf-8"))
         return tuple(Line(at, text) for at, text in lines)
+
+    def abilities(self) -> dict[str, str]:
+        """What its kernel was found to be able to do, as `save` got it."""
+        found: dict[str, str] = json.loads((self.directory / ABILITIES).read_text(encoding="utf-8"))
+        return found
 
 
 def key(bench: Bench) -> str:
@@ -106,10 +111,11 @@ def _trouble(error: HarnessError) -> str:
     return ": ".join(filter(None, (error.message, error.detail.strip().rpartition("\n")[2])))
 
 
-def save(machine: Machine, directory: Path, deadline: Deadline) -> None:
+def save(machine: Machine, directory: Path, abilities: Mapping[str, str], deadline: Deadline) -> None:
     """Stop a machine whose memory is in shared files in `directory`, and put the rest of its state there.
 
-    Where QEMU cannot, that is remembered there instead.
+    abilities: what its kernel can do, which is the same for all that start from here. Where QEMU cannot save
+    the machine, that is remembered there instead.
     """
     now = machine.elapsed()
     try:
@@ -119,6 +125,7 @@ def save(machine: Machine, directory: Path, deadline: Deadline) -> None:
         return
     lines = [(line.at - now, line.text) for line in machine.console]
     (directory / CONSOLE).write_text(json.dumps(lines), encoding="utf-8")
+    (directory / ABILITIES).write_text(json.dumps(dict(abilities)), encoding="utf-8")
 
 
 def _migrate(machine: Machine, target: Path, deadline: Deadline) -> None:
