@@ -43,13 +43,15 @@ def hello() -> dict[str, object]:
 
 
 def prepare() -> None:
-    """Get ready for a snapshot: import all that a scenario may ask for, and keep no garbage."""
+    """Get ready for a snapshot: import and copy all that a scenario may ask for, and keep no garbage."""
     import gc
 
     from .__main__ import MODULES, operations
+    from .kexec import copy_ahead
 
     for module in MODULES:
         operations(module)
+    copy_ahead()
     gc.collect()
 
 

@@ -23,6 +23,9 @@ DISK_SERIAL = "next-kernel"
 # Set on a real machine, which has a file in the place of that disk, and other files that must not be lost.
 KERNEL_VARIABLE = "LUH_NEXT_KERNEL"
 
+# Copies that were made beforehand, by what they are copies of.
+_copies: dict[str, int] = {}
+
 
 def load(command_line: str, path: str = "") -> dict[str, float]:
     """Load a bzImage, from `path`, the file of $LUH_NEXT_KERNEL, or the disk whose serial is "next-kernel".
@@ -30,7 +33,8 @@ def load(command_line: str, path: str = "") -> dict[str, float]:
     Returns the seconds for reading the kernel and for the system call.
     """
     started = time.monotonic()
-    kernel = _regular_file(path or os.environ.get(KERNEL_VARIABLE) or disk(DISK_SERIAL))
+    source = path or _next_kernel()
+    kernel = os.dup(_copies[source]) if source in _copies else _regular_file(source)
     read = time.monotonic()
     text = command_line.encode() + b"\0"
     try:
@@ -38,6 +42,15 @@ def load(command_line: str, path: str = "") -> dict[str, float]:
     finally:
         os.close(kernel)
     return {"read": read - started, "load": time.monotonic() - read}
+
+
+def copy_ahead() -> None:
+    """Copy the next kernel now, if there is one, so that loading it does not have to."""
+    try:
+        source = _next_kernel()
+    except FileNotFoundError:
+        return
+    _copies[source] = _regular_file(source)
 
 
 def unload() -> None:
@@ -54,6 +67,10 @@ def reboot(command: str = "kexec") -> None:
     if KERNEL_VARIABLE in os.environ:
         os.sync()
     syscall("reboot", *MAGIC, COMMANDS[command], None)
+
+
+def _next_kernel() -> str:
+    return os.environ.get(KERNEL_VARIABLE) or disk(DISK_SERIAL)
 
 
 def _regular_file(path: str) -> int:
