@@ -169,8 +169,10 @@ def fallocate(file: File, mode: int, offset: int, length: int) -> None:
     syscall("fallocate", file.fd, mode, offset, length)
 
 
-def allocate(file: File, offset: int, length: int) -> None:
-    fallocate(file, FALLOC_FL_KEEP_SIZE, offset, length)
+def allocate(file: File, offset: int, length: int, step: int = 0, count: int = 1) -> None:
+    """Allocate a range, or `count` of them, one every `step` bytes."""
+    for number in range(count):
+        fallocate(file, FALLOC_FL_KEEP_SIZE, offset + number * step, length)
 
 
 def punch_hole(file: File, offset: int, length: int) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 CHUNK = 128 * PAGE
+LOOKED_AT = 8192
 DIFFERENCES_SHOWN = 8
 BYTES_SHOWN = 16
 
@@ -131,26 +132,24 @@ def release() -> None:
 
 
 def _resident(memory: File, first: int, count: int) -> Iterator[tuple[int, int]]:
-    """Halves the range until each part is all there or all hole."""
-    present = _cached_pages(memory, first, count)
-    if present == count:
+    """Halves a range until each part is all there, all hole, or small enough for a look at each page."""
+    cached = bulk.cached_pages(memory.fd, first, count)
+    if cached == count:
         yield first, count
-    elif present:
+    elif cached and count <= LOOKED_AT:
+        yield from _runs(bulk.presence(memory.fd, first, count), first)
+    elif cached:
         half = count // 2
         yield from _resident(memory, first, half)
         yield from _resident(memory, first + half, count - half)
 
 
-def _cached_pages(memory: File, first: int, count: int) -> int:
-    """struct cachestat_range and struct cachestat of include/uapi/linux/mman.h; nr_cache comes first."""
-    import struct
-
-    from .libc import buffer, syscall
-
-    statistics = buffer(bytes(40))
-    wanted = struct.pack("=QQ", first * PAGE, count * PAGE)
-    syscall("cachestat", memory.fd, wanted, statistics, 0)
-    return int.from_bytes(statistics.raw[:8], "little")
+def _runs(present: bytes, first: int) -> Iterator[tuple[int, int]]:
+    end = 0
+    while (start := present.find(1, end)) >= 0:
+        end = present.find(0, start)
+        end = len(present) if end < 0 else end
+        yield first + start, end - start
 
 
 def _report(

@@ -5,8 +5,8 @@
     word[k]         = (k * WORD_STEP mod 2^64) XOR mix              k = 0 .. 511, little endian
 
 finalise is that of splitmix64, a bijection: from a page that is found somewhere, the number of the page
-that it belongs to can be computed. guest-images/l2/pattern.S computes the same in the guest, pattern.c beside
-this file for the agent (bulk.py).
+that it belongs to can be computed. guest-images/l2/pattern.S computes the same in the guest, bulk.c beside
+this file for the agent.
 """
 
 from __future__ import annotations

@@ -74,6 +74,10 @@ class File(Resource):
         else:
             self.session.call("files.fallocate", file=self, mode=mode, offset=offset, length=length)
 
+    def allocate_every(self, step: int, count: int, length: int) -> None:
+        """Allocate `count` ranges of that length, one every `step` bytes."""
+        self.session.call("files.allocate", file=self, offset=0, length=length, step=step, count=count)
+
     def punch_hole(self, offset: int, length: int) -> None:
         self.session.call("files.punch_hole", file=self, offset=offset, length=length)
 

@@ -23,7 +23,7 @@ from harness.image.recipe import Recipe
 from harness.store import Store, digest
 
 AGENT = Path(__file__).parents[1] / "agent"
-LIBRARY, LIBRARY_SOURCE = "libpattern.so", AGENT / "pattern.c"
+LIBRARY, LIBRARY_SOURCE = "libbulk.so", AGENT / "bulk.c"
 AGENT_FOLDER = "/luh"
 PAYLOAD_FOLDER = "luh/l2"
 LINKER_SCRIPT = "payload.lds"
@@ -193,7 +193,7 @@ def _compile_init(source: Path, directories: Sequence[Path], target: Path) -> No
 
 def compile_library(target: Path) -> None:
     """What the agent does to many pages (harness/agent/bulk.py)."""
-    flags = ["-O2", "-fno-tree-vectorize", "-shared", "-fPIC", "-nostdlib", "-Wl,--build-id=none"]
+    flags = ["-O2", "-fno-tree-vectorize", "-shared", "-fPIC", "-nostartfiles", "-Wl,--build-id=none"]
     _run([COMPILER, *flags, *WARNINGS, "-o", target, LIBRARY_SOURCE])
 
 

@@ -83,10 +83,10 @@ def test_the_agent_fills_and_checks_many_pages_by_machine_code(root: Path) -> No
     assert library
     content = ctypes.create_string_buffer(3 * PAGE)
     arguments = [ctypes.c_uint64(number) for number in (ctypes.addressof(content), 3, 5, 2**64 - 1)]
-    library.pattern_fill(*arguments)
+    library.bulk_fill(*arguments)
     assert content.raw == b"".join(page(2**64 - 1, number) for number in (5, 6, 7))
     content[PAGE] = bytes([content.raw[PAGE] ^ 1])
-    assert library.pattern_count(*arguments) == 1
+    assert library.bulk_matching(*arguments) == 1
 
 
 def test_files_of_the_recipe_are_there(minimal: Recipe, tmp_path: Path) -> None:
