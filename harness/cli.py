@@ -14,47 +14,10 @@ import sys
 from types import FrameType
 
 from harness import __version__
-from harness.case import Outcome
-from harness.commands import (
-    bench,
-    bisect,
-    build,
-    check_series,
-    doctor,
-    history,
-    kselftest,
-    listing,
-    matrix,
-    merge,
-    qualify,
-    repro,
-    rules,
-    run,
-    shell,
-    test,
-)
+from harness.commands import COMMANDS, command
 from harness.errors import HarnessError, KernelError, UsageError
-from harness.options import BROKEN, STATUS, USAGE, Parser, say
+from harness.options import BROKEN, FAILED, USAGE, Parser, say
 
-# In the order of `luh --help`.
-COMMANDS = (
-    run,
-    repro,
-    shell,
-    check_series,
-    kselftest,
-    bisect,
-    qualify,
-    matrix,
-    merge,
-    history,
-    build,
-    listing,
-    bench,
-    rules,
-    doctor,
-    test,
-)
 INTERRUPTED, TERMINATED = 130, 143
 
 
@@ -66,9 +29,18 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command that argv (sys.argv[1:] if None) names, and return the exit status."""
     words = sys.argv[1:] if argv is None else argv
     try:
-        return bisect.for_git(words, _main(words))
+        return _for_git(words, _main(words))
     except SystemExit as mistake:
-        sys.exit(bisect.for_git(words, mistake.code) if isinstance(mistake.code, int) else mistake.code)
+        sys.exit(_for_git(words, mistake.code) if isinstance(mistake.code, int) else mistake.code)
+
+
+def _for_git(words: list[str], status: int) -> int:
+    """The exit status that `git bisect run` understands, where that is who asks."""
+    if words[:1] != ["bisect"]:
+        return status
+    from harness.commands import bisect
+
+    return bisect.for_git(words, status)
 
 
 def _main(argv: list[str]) -> int:
@@ -96,10 +68,11 @@ def _main(argv: list[str]) -> int:
         return BROKEN
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def parse(argv: list[str]) -> argparse.Namespace:
     """The words as a namespace whose `run` is the command's function; exits with status 2 on a mistake.
 
-    `rest` has what a command that passes words on does not know itself.
+    `rest` has what a command that passes words on does not know itself. Of the commands only those are
+    imported whose names are among the words.
     """
     parser = Parser(
         prog="luh",
@@ -108,8 +81,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"luh {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
-    for one in COMMANDS:
-        one.add(commands)
+    for name, (_, text) in COMMANDS.items():
+        one = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if name in argv:
+            one.add_argument("--debug", action="store_true", help="show a traceback for every error")
+            one.set_defaults(run=command(name).run, passes_on=False)
+            command(name).add(one)
     options, rest = parser.parse_known_args(argv)
     if rest and not options.passes_on:
         commands.choices[options.command].error(f"unknown: {' '.join(rest)}")
@@ -120,7 +97,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def _status(error: HarnessError) -> int:
     if isinstance(error, UsageError):
         return USAGE
-    return STATUS[Outcome.FAIL] if isinstance(error, KernelError) else BROKEN
+    return FAILED if isinstance(error, KernelError) else BROKEN
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -6,23 +6,14 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn
-
-from harness.case import GiB, KiB, MiB, Outcome
-
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction["Parser"]
-else:
-    Commands = argparse.Action
+from typing import NoReturn
 
 DEFAULT_KERNEL = "linux-7.3"
 DEFAULT_RECIPE = "minimal"
 SHELL_RECIPE = "shell"
-STATUS = {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.SKIP: 1, Outcome.BROKEN: 3}
-USAGE, BROKEN = 2, 3
-UNITS = {"": 1, "K": KiB, "M": MiB, "G": GiB}
-SMALLEST_MEMORY = 256 * MiB
+SMALLEST_MEMORY = "256M"
+UNITS = ("", "K", "M", "G")
+FAILED, USAGE, BROKEN = 1, 2, 3
 
 
 def say(message: str, hint: str = "", detail: str = "") -> None:
@@ -39,14 +30,6 @@ class Parser(argparse.ArgumentParser):
         sys.exit(USAGE)
 
 
-def command(commands: Commands, name: str, text: str, run: Callable[[argparse.Namespace], int]) -> Parser:
-    """The parser of a command; the namespace that it makes has the command's function as `run`."""
-    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    parser.add_argument("--debug", action="store_true", help="show a traceback for every error")
-    parser.set_defaults(run=run, passes_on=False)
-    return parser
-
-
 def positive(text: str) -> int:
     """A whole number above 0."""
     if not text.isdecimal() or int(text) == 0:
@@ -57,8 +40,8 @@ def positive(text: str) -> int:
 def memory(text: str) -> int:
     """A size that a host can live with."""
     found = size(text)
-    if found < SMALLEST_MEMORY:
-        raise argparse.ArgumentTypeError(f"{text} is too little: a host needs at least 256M")
+    if found < size(SMALLEST_MEMORY):
+        raise argparse.ArgumentTypeError(f"{text} is too little: a host needs at least {SMALLEST_MEMORY}")
     return found
 
 
@@ -67,4 +50,4 @@ def size(text: str) -> int:
     match = re.fullmatch(r"(\d+)([KMG]?)(?:i?B)?", text, re.IGNORECASE)
     if not match:
         raise argparse.ArgumentTypeError(f"{text!r} is no size: write 512M or 2G")
-    return int(match[1]) * UNITS[match[2].upper()]
+    return int(match[1]) << 10 * UNITS.index(match[2].upper())

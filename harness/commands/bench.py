@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from harness.case import Case, GiB, MachineSpec
 from harness.commands import kernels, output
 from harness.layout import Layout
-from harness.options import DEFAULT_KERNEL, DEFAULT_RECIPE, Commands, command, positive, size
+from harness.options import DEFAULT_KERNEL, DEFAULT_RECIPE, Parser, positive, size
 from harness.store import Store
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ Each by itself:
 """
 
 
-def add(commands: Commands) -> None:
-    parser = command(commands, "bench", "measure how long things take; prints medians", run)
+def add(parser: Parser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EPILOG
     parser.add_argument(

@@ -16,7 +16,7 @@ from harness.case import Case, KernelDefinition, Provider, Series, Source
 from harness.commands import kernels, machines, output
 from harness.errors import HarnessError, UsageError
 from harness.layout import Layout
-from harness.options import DEFAULT_KERNEL, DEFAULT_RECIPE, Commands, command, positive, say
+from harness.options import DEFAULT_KERNEL, DEFAULT_RECIPE, Parser, positive, say
 from harness.store import Store
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ FOUND, NOT_FOUND = 0, 1
 CONFIDENCE = 0.99
 
 
-def add(commands: Commands) -> None:
-    parser = command(commands, "bisect", "find the commit, patch or option that breaks a scenario", run)
+def add(parser: Parser) -> None:
     parser.epilog = "docs/bisect.md has examples."
     _add_commits(parser)
     others = parser.add_argument_group("or: the patches of a series, the options of a configuration")

@@ -6,12 +6,11 @@ from __future__ import annotations
 import argparse
 
 from harness.commands import kernels, output
-from harness.options import Commands, command
+from harness.options import Parser
 from harness.store import Store
 
 
-def add(commands: Commands) -> None:
-    parser = command(commands, "build", "build a kernel, and say where it is", run)
+def add(parser: Parser) -> None:
     kernels.add(parser)
     output.add_install(parser)
     output.add_color(parser)

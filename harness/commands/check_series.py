@@ -10,12 +10,11 @@ from pathlib import Path
 from harness.case import Case
 from harness.commands import kernels, machines, output
 from harness.layout import Layout
-from harness.options import DEFAULT_RECIPE, STATUS, Commands, command, positive
+from harness.options import DEFAULT_RECIPE, Parser, positive
 from harness.store import Store
 
 
-def add(commands: Commands) -> None:
-    parser = command(commands, "check-series", "check a series patch by patch", run)
+def add(parser: Parser) -> None:
     parser.description = (
         "Apply a series patch by patch, and say of each whether it applies, builds, warns (W=1), satisfies"
         " checkpatch, boots, and passes scenarios; which patch first breaks what, and whether a later one"
@@ -66,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps({"outcome": found.outcome, "report": encode(replace(found, rows=rows))}, indent=2))
     else:
         report.show(output.stdout(options), found)
-    return STATUS[found.outcome]
+    return output.STATUS[found.outcome]
 
 
 def _case(options: argparse.Namespace) -> Case:

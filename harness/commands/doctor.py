@@ -6,12 +6,11 @@ from __future__ import annotations
 import argparse
 
 from harness.commands import output
-from harness.options import BROKEN, Commands, command
+from harness.options import BROKEN, Parser
 from harness.store import Store
 
 
-def add(commands: Commands) -> None:
-    parser = command(commands, "doctor", "say what this machine has and lacks, and how to get it", run)
+def add(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     output.add_color(parser)
 

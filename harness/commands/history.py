@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from harness.case import Outcome, ScenarioResult
 from harness.commands import output
 from harness.errors import UsageError
-from harness.options import Commands, command
+from harness.options import Parser
 
 if TYPE_CHECKING:
     from harness.history import Failure, News, Slowdown
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 NOTHING_NEW, NEW = 0, 1
 
 
-def add(commands: Commands) -> None:
-    text = "say what is new since the last good night: failures, flakes, slowdowns"
-    parser = command(commands, "history", text, run)
+def add(parser: Parser) -> None:
     parser.add_argument("name", nargs="?", default="", help="of the matrix (the only one there is)")
     parser.add_argument("--database", type=Path, metavar="FILE", help="($LUH_HISTORY, or the user's)")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page")

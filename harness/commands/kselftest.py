@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.case import Case, Progress, Selftest
 from harness.commands import kernels, machines, output
 from harness.layout import Layout
-from harness.options import DEFAULT_RECIPE, Commands, command
+from harness.options import DEFAULT_RECIPE, Parser
 from harness.store import Store
 
 EPILOG = """\
@@ -20,9 +20,7 @@ started with `-s 2` by the next kernel. It may be one that only your own series 
 """
 
 
-def add(commands: Commands) -> None:
-    text = "run the kernel's own tests (tools/testing/selftests), live updates included"
-    parser = command(commands, "kselftest", text, run)
+def add(parser: Parser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EPILOG
     parser.add_argument(

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 from harness.commands import kernels, output
 from harness.layout import Layout
-from harness.options import Commands, command
+from harness.options import Parser
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-def add(commands: Commands) -> None:
-    parser = command(commands, "list", "list kernels, scenarios and images", run)
+def add(parser: Parser) -> None:
     parser.add_argument(
         "subject",
         nargs="?",

@@ -15,7 +15,7 @@ from harness.case import Outcome, Progress, ScenarioResult, Update
 from harness.commands import kernels, output
 from harness.errors import HarnessError, UsageError
 from harness.layout import Layout
-from harness.options import DEFAULT_RECIPE, STATUS, Commands, command, positive, say
+from harness.options import DEFAULT_RECIPE, Parser, positive, say
 from harness.store import Store
 
 if TYPE_CHECKING:
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 HANDLERS = {"preserve_vm": "kvm-vm", "preserve_guest_memfd": "kvm-gmem", "preserve_memfd": "memfd"}
 
 
-def add(commands: Commands) -> None:
-    text = "run scenarios on every pair of kernels, configuration and machine of a plan"
-    parser = command(commands, "matrix", text, run)
+def add(parser: Parser) -> None:
     parser.add_argument("plan", type=Path, metavar="PLAN.yaml", help="docs/matrix.md says what is in it")
     parser.add_argument("--cell", action="append", default=[], metavar="NAME", help="only these cells")
     parser.add_argument("--jobs", type=positive, help="cells at once (the plan's, or what fits)")
@@ -258,7 +256,7 @@ def conclude(
         report = _leave(place, title, results, squares)
         console.print(f" Report  {shown(report)}", soft_wrap=True, highlight=False)
     sys.stdout.flush()
-    return STATUS[keeping.worst(results)] if results else STATUS[Outcome.SKIP]
+    return output.STATUS[keeping.worst(results)] if results else output.STATUS[Outcome.SKIP]
 
 
 def _leave(place: Path, title: str, results: Sequence[Result], squares: Sequence[Square]) -> Path:

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from harness.commands import matrix, output
 from harness.errors import UsageError
-from harness.options import Commands, command
+from harness.options import Parser
 
 
-def add(commands: Commands) -> None:
-    parser = command(commands, "merge", "join the results that several machines found of a matrix", run)
+def add(parser: Parser) -> None:
     parser.add_argument("places", nargs="+", type=Path, metavar="DIR", help="what `luh matrix --output` left")
     parser.add_argument("--name", default="nightly", help="of the matrix, for the history (nightly)")
     parser.add_argument(

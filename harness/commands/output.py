@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from harness.case import Case, Progress, Verdict
-from harness.options import STATUS
+from harness.case import Case, Outcome, Progress, Verdict
+from harness.options import BROKEN, FAILED
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+STATUS = {Outcome.PASS: 0, Outcome.FAIL: FAILED, Outcome.SKIP: FAILED, Outcome.BROKEN: BROKEN}
 
 
 def add_color(parser: argparse.ArgumentParser) -> None:

@@ -8,14 +8,12 @@ from pathlib import Path
 
 from harness.commands import kernels, machines, matrix, output
 from harness.layout import Layout
-from harness.options import DEFAULT_RECIPE, STATUS, Commands, command, positive
+from harness.options import DEFAULT_RECIPE, Parser, positive
 
 WORDS = ("basic", "kexec", "retrieve")
 
 
-def add(commands: Commands) -> None:
-    text = "say whether hosts can be live-updated from one kernel to another, and what is lost if not"
-    parser = command(commands, "qualify", text, run)
+def add(parser: Parser) -> None:
     parser.add_argument("going", metavar="FROM", help="the kernel that the hosts run: a name or a YAML file")
     parser.add_argument("coming", metavar="TO", help="the kernel that they are to run")
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"({' '.join(WORDS)})")
@@ -55,6 +53,6 @@ def run(options: argparse.Namespace) -> int:
     console.print(Text(f" {name}: ", "bold") + Text(verdict.headline, f"bold {style}"))
     for reason in verdict.reasons:
         console.print(Text(f"   {reason}", "dim"))
-    if verdict.safe or status == STATUS[Outcome.BROKEN]:
+    if verdict.safe or status == output.STATUS[Outcome.BROKEN]:
         return status
-    return STATUS[Outcome.FAIL]
+    return output.STATUS[Outcome.FAIL]

@@ -9,12 +9,11 @@ from pathlib import Path
 from harness.commands import output
 from harness.errors import UsageError
 from harness.layout import Layout
-from harness.options import Commands, command
+from harness.options import Parser
 from harness.store import Store
 
 
-def add(commands: Commands) -> None:
-    parser = command(commands, "repro", "run the case of an earlier run again, or pack it for a mail", run)
+def add(parser: Parser) -> None:
     parser.add_argument("run_name", metavar="RUN", help="a run's directory or name, latest, or a tarball")
     parser.add_argument("--failed", action="store_true", help="only the scenarios that failed")
     parser.add_argument("--anyway", action="store_true", help="with another kernel, if it cannot be the same")

@@ -9,12 +9,10 @@ from pathlib import Path
 from harness.case import Outcome
 from harness.commands import output
 from harness.layout import Layout
-from harness.options import STATUS, Commands, command
+from harness.options import Parser
 
 
-def add(commands: Commands) -> None:
-    text = "list the contract's rules, who checks them, and what came of it last"
-    parser = command(commands, "rules", text, run)
+def add(parser: Parser) -> None:
     parser.add_argument("--runs", type=Path, metavar="DIR", help="where run directories are")
     parser.add_argument("--json", action="store_true", help="print them as JSON")
     output.add_color(parser)
@@ -39,4 +37,4 @@ def run(options: argparse.Namespace) -> int:
         console = output.stdout(options)
         show(console, "Rules of the contract", rules.rows(covered))
         show(console, "Skipped when they were run last", rules.skips(covered))
-    return 0 if all(rule.scenarios for rule in covered) else STATUS[Outcome.FAIL]
+    return 0 if all(rule.scenarios for rule in covered) else output.STATUS[Outcome.FAIL]

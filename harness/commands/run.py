@@ -11,12 +11,11 @@ from pathlib import Path
 from harness.case import Access, Bench, Case
 from harness.commands import kernels, machines, output, remotes
 from harness.layout import Layout
-from harness.options import DEFAULT_RECIPE, SHELL_RECIPE, Commands, command, positive
+from harness.options import DEFAULT_RECIPE, SHELL_RECIPE, Parser, positive
 from harness.store import Store
 
 
-def add(commands: Commands) -> None:
-    parser = command(commands, "run", "build the kernels, and run scenarios on them", run)
+def add(parser: Parser) -> None:
     parser.add_argument(
         "scenarios",
         nargs="*",

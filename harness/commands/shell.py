@@ -11,14 +11,13 @@ from dataclasses import replace
 from harness.case import Access, Case, Update
 from harness.commands import kernels, machines, output
 from harness.layout import Layout
-from harness.options import DEFAULT_KERNEL, SHELL_RECIPE, Commands, command
+from harness.options import DEFAULT_KERNEL, SHELL_RECIPE, Parser
 from harness.store import Store
 
 NETWORK_KERNEL = "linux-7.3-network"
 
 
-def add(commands: Commands) -> None:
-    parser = command(commands, "shell", "boot a host, and give a prompt there", run)
+def add(parser: Parser) -> None:
     kernels.add(parser)
     parser.add_argument("--next-kernel", metavar="NAME", help="the kernel to update to (default: the same)")
     machines.add(parser)

@@ -8,11 +8,10 @@ import argparse
 from harness.case import Update
 from harness.commands import output
 from harness.layout import Layout
-from harness.options import Commands, command, say
+from harness.options import Parser, say
 
 
-def add(commands: Commands) -> None:
-    parser = command(commands, "test", "run the project's own tests", run)
+def add(parser: Parser) -> None:
     parser.add_argument("--all", action="store_true", help="also those that take long")
     parser.epilog = "Everything else is passed on to pytest."
     parser.set_defaults(passes_on=True)
