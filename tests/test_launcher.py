@@ -112,6 +112,17 @@ def test_a_moved_clone_still_works(clone: Path, tools: Path, tmp_path: Path) -> 
     assert json.loads(luh(moved / "luh", "x", env=with_path(tools)).output)[0] == ["x"]
 
 
+def test_byte_code_is_kept_beside_the_sources_of_those_who_want_none_among_them(
+    clone: Path, tools: Path
+) -> None:
+    for _ in range(2):
+        luh(
+            clone / "luh", env={**with_path(tools), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": ""}
+        )
+    assert not list(clone.glob("harness/**/*.pyc"))
+    assert list(clone.glob(".venv/bytecode/**/harness/__init__*.pyc"))
+
+
 def test_new_constraints_make_a_new_environment(clone: Path, tools: Path) -> None:
     luh(clone / "luh", env=with_path(tools))
     (clone / "constraints.txt").write_text("rich==15.0.0\n")
