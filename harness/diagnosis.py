@@ -6,22 +6,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from harness.case import Bench, Finding, Kernel
 from harness.crash import console
 from harness.crash.frames import SYMBOL
 from harness.deadline import Deadline
-from harness.kernel import lines as sources
-from harness.kernel.lines import Reference
 from harness.machine.host import HostMachine
 from harness.store import Store
+
+if TYPE_CHECKING:
+    from harness.kernel.lines import Reference
 
 LOCATE_SECONDS = 60.0
 _REFERENCE = re.compile(SYMBOL)
 # A frame has the address that its call returns to, which can be another line's.
 _FRAME = re.compile(rf"(?:^|\]|\d:)\s+(?:\? )?{SYMBOL}")
 
-Places = dict[Reference, tuple[str, ...]]
+Places = dict["Reference", tuple[str, ...]]
 
 
 def findings(machine: HostMachine, leaks: str = "") -> tuple[Finding, ...]:
@@ -45,6 +47,8 @@ def _dying(machine: HostMachine, log: console.Log) -> str:
     """The function that the CPU was in when the machine ended."""
     if machine.ending is None or not machine.ending.address:
         return ""
+    from harness.kernel import lines as sources
+
     kernel = _kernel(machine.bench, log.kernel + log.between)
     return str(sources.at_address(kernel, machine.ending.address) or "")
 
@@ -55,6 +59,10 @@ def _kernel(bench: Bench, number: int) -> Kernel:
 
 def _placed(found: Sequence[Finding], bench: Bench) -> Iterator[Finding]:
     """The findings with files and lines, each from the kernel that it is of."""
+    if not found:
+        return  # as nearly always, and then nothing is imported that reads kernels
+    from harness.kernel import lines as sources
+
     places: dict[str, Places] = {}
     deadline = Deadline.after(LOCATE_SECONDS, "the lines of a trace")
     for kernel in {bench.kernel.digest: bench.kernel, bench.next_kernel.digest: bench.next_kernel}.values():
@@ -92,6 +100,8 @@ def _references(line: str) -> Iterator[Reference]:
 
 
 def _reference(text: str, *, after: bool) -> Reference:
+    from harness.kernel.lines import Reference
+
     name, _, rest = text.partition("+")
     offset, _, size = rest.partition("/")
     return Reference(name, max(0, int(offset or "0", 16) - after), int(size or "0", 16))

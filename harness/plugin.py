@@ -52,8 +52,6 @@ from harness.guest.timeline import Seen
 from harness.layout import Layout
 from harness.machine.host import HostMachine
 from harness.scenarios import rules
-from harness.shell.desk import sat_at
-from harness.shell.prompt import Prompt
 from harness.slots import Slots
 
 LEAKS_SECONDS = 60.0
@@ -341,6 +339,9 @@ def _sit_down(
     desk: int, request: pytest.FixtureRequest, trial: Trial, failure: BaseException, bench: Bench
 ) -> None:
     """Hand the machine to whoever is at the desk, with the locals of the scenario."""
+    from harness.shell.desk import sat_at
+    from harness.shell.prompt import Prompt
+
     assert trial.machine
     names: dict[str, object] = {}
     told = [_told(error, request.path, brief=False) for error in trial.errors] or [_line(failure)]

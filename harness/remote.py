@@ -18,8 +18,6 @@ from harness.image import recipe as image_recipe
 from harness.layout import Layout
 from harness.machine import probe
 from harness.slots import Room
-from harness.ssh import runner
-from harness.ssh.connection import connected
 from harness.store import Store
 
 CONNECT_SECONDS = 30.0
@@ -45,6 +43,8 @@ def target(remote: Remote, recipe: str, layout: Layout, store: Store) -> Place:
     def choose(requested: Accelerator, deadline: Deadline) -> AcceleratorChoice:
         if requested is not Accelerator.AUTO:
             raise UsageError("a real machine has no accelerator to choose", hint="leave out --accel")
+        from harness.ssh.connection import connected
+
         with connected(remote, deadline) as connection:
             said = connection.run("uname -r", deadline).strip()
         return AcceleratorChoice(Accelerator.REAL, f"{remote}, found running Linux {said}")
@@ -58,6 +58,7 @@ def target(remote: Remote, recipe: str, layout: Layout, store: Store) -> Place:
 
 def host(remote: Remote, progress: Progress) -> Place:
     """QEMU on another machine, with kernels and image copied there."""
+    from harness.ssh import runner  # an SSH library takes longer to import than all else of a run
 
     def choose(requested: Accelerator, deadline: Deadline) -> AcceleratorChoice:
         choice = runner.choose(remote, requested, deadline)

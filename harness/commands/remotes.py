@@ -34,7 +34,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 def chosen(options: argparse.Namespace, progress: Progress) -> Place:
     """The place that the options describe."""
     from harness import remote
-    from harness.ssh.connection import parse
 
     if options.host and options.target:
         raise UsageError("--host and --target are two different places", hint="name one of them")
@@ -49,6 +48,8 @@ def chosen(options: argparse.Namespace, progress: Progress) -> Place:
         raise UsageError("--keep is for machines here", hint="leave out --host, or --keep")
     if options.target and options.jobs > 1:
         raise UsageError("--target is one machine, with one scenario at a time", hint="leave out -j")
+    from harness.ssh.connection import parse
+
     where = parse(
         options.host or options.target,
         identity=options.identity,

@@ -3,21 +3,22 @@
 
 A mailbox that holds a thread has more than the patches, in any order: a cover letter, replies, earlier
 versions, parts that were sent again. The order is that of the subjects: [PATCH v2 3/7].
+
+Most series are folders: what reads mail is imported where there is some.
 """
 
 from __future__ import annotations
 
-import email
-import email.policy
-import mailbox
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from email.message import EmailMessage
-from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from email.message import EmailMessage
 
 TAG = re.compile(r"\[([^\]]*)\]\s*")
 NUMBER = re.compile(r"\b(\d+)/(\d+)\b")
@@ -39,6 +40,8 @@ class Message:
 
 def read(path: Path) -> tuple[bytes, ...]:
     """All messages of an mbox, a maildir or a file with a single message, as they are, in their order."""
+    import mailbox
+
     if path.is_dir():
         found = [message.as_bytes() for message in mailbox.Maildir(path, create=False)]
         return tuple(sorted(found, key=_sent))
@@ -94,8 +97,7 @@ def _by_number(parts: Sequence[Message], origin: str) -> dict[int, Message]:
 
 def _parse(raw: bytes) -> Message | None:
     """What a message is in a series; None for one without a patch."""
-    message = email.message_from_bytes(raw, policy=email.policy.default)
-    assert isinstance(message, EmailMessage)
+    message = _message(raw)
     tags, title = _subject(message)
     if REPLY.match(title) or not DIFF.search(_text(message)):
         return None
@@ -113,9 +115,14 @@ def _parse(raw: bytes) -> Message | None:
 
 def title(raw: bytes) -> str:
     """A message's subject without what is in brackets before it."""
-    message = email.message_from_bytes(raw, policy=email.policy.default)
-    assert isinstance(message, EmailMessage)
-    return _subject(message)[1]
+    return _subject(_message(raw))[1]
+
+
+def _message(raw: bytes) -> EmailMessage:
+    from email import message_from_bytes, policy
+
+    message: EmailMessage = message_from_bytes(raw, policy=policy.default)
+    return message
 
 
 def _subject(message: EmailMessage) -> tuple[str, str]:
@@ -134,7 +141,10 @@ def _text(message: EmailMessage) -> str:
 
 
 def _sent(raw: bytes) -> float:
-    date = email.message_from_bytes(raw)["date"]
+    from email import message_from_bytes
+    from email.utils import parsedate_to_datetime
+
+    date = message_from_bytes(raw)["date"]
     try:
         return parsedate_to_datetime(date).timestamp()
     except (TypeError, ValueError):

@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-import urllib.error
-import urllib.request
-from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -84,6 +81,9 @@ def download(source: Source, path: Path, deadline: Deadline, progress: Progress)
 
     What an attempt that is cut off has fetched stays in path; what has the wrong SHA-256 does not.
     """
+    from http.client import HTTPException
+    from urllib.error import HTTPError
+
     problem = ""
     for _ in range(ATTEMPTS):
         begun = path.stat().st_size if path.exists() else 0
@@ -97,9 +97,9 @@ def download(source: Source, path: Path, deadline: Deadline, progress: Progress)
             if not begun:
                 raise InfraError(error.message, hint=error.hint) from error
             problem = error.message
-        except (OSError, HTTPException, urllib.error.URLError) as error:
+        except (OSError, HTTPException) as error:  # the first has URLError below it
             problem = str(getattr(error, "reason", error)) or type(error).__name__
-            if isinstance(error, urllib.error.HTTPError) and error.code == 416:
+            if isinstance(error, HTTPError) and error.code == 416:
                 path.unlink(missing_ok=True)  # what we have is longer than what there is
     raise InfraError(
         f"cannot download {source.location}: {problem}", hint="check the network and the proxy settings"
@@ -108,10 +108,12 @@ def download(source: Source, path: Path, deadline: Deadline, progress: Progress)
 
 def _receive(source: Source, path: Path, begun: int, deadline: Deadline, progress: Progress) -> None:
     """One request, from byte `begun` on where the server can do that; raises OSError when it is cut off."""
-    request = urllib.request.Request(source.location, headers={"Accept-Encoding": "identity"})
+    from urllib.request import Request, urlopen
+
+    request = Request(source.location, headers={"Accept-Encoding": "identity"})
     if begun:
         request.add_header("Range", f"bytes={begun}-")
-    with urllib.request.urlopen(request, timeout=min(SILENCE_SECONDS, deadline.check())) as reply:
+    with urlopen(request, timeout=min(SILENCE_SECONDS, deadline.check())) as reply:
         if reply.status != 206:
             begun = 0
         length = reply.headers.get("Content-Length")
