@@ -6,10 +6,10 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from harness import record
 from harness.case import (
@@ -17,6 +17,7 @@ from harness.case import (
     Attempt,
     Bench,
     Case,
+    Environment,
     Image,
     Kernel,
     KernelDefinition,
@@ -31,7 +32,7 @@ from harness.case import (
     Verdict,
     silent,
 )
-from harness.child import LOG, run_scenarios
+from harness.child import LOG, Crew, hired
 from harness.deadline import Deadline
 from harness.errors import HarnessError, InfraError, KernelError, UsageError
 from harness.exchange import Collected, Ended, Event, Remark, Step, Uncollected
@@ -43,8 +44,10 @@ from harness.machine import arguments
 from harness.remote import HERE, Place
 from harness.report import directory, files, words
 from harness.scenarios import rules
-from harness.shell.desk import Desk
 from harness.store import Store
+
+if TYPE_CHECKING:
+    from harness.shell.desk import Desk
 
 PROBE_SECONDS = 60.0
 LOG_LINES = 30
@@ -255,6 +258,7 @@ class _Attempt:
     trees: dict[KernelDefinition, PatchedTree] = field(default_factory=dict)
     kernels: dict[KernelDefinition, Kernel] = field(default_factory=dict)
     choice: AcceleratorChoice | None = None
+    environment: Environment | None = None
     results: list[ScenarioResult] = field(default_factory=list)
     expected: list[str] = field(default_factory=list)
     running: list[str] = field(default_factory=list)
@@ -263,9 +267,9 @@ class _Attempt:
     def verdict(self) -> Verdict:
         """Run all stages; raises UsageError."""
         try:
-            record.write(self.case, self.directory, lambda some: patches.gather(some, self.store, silent))
-            bench = self.place.equip(self.prepare())
-            self._try(bench)
+            with self._crew() as crew:
+                record.write(self.case, self.directory, lambda some: patches.gather(some, self.store, silent))
+                self._try(self.place.equip(self.prepare()), crew)
         except UsageError:
             raise
         except HarnessError as error:
@@ -303,7 +307,7 @@ class _Attempt:
             kernel=self.kernels.get(self.case.kernel),
             next_kernel=self.kernels.get(self.case.next_kernel),
             choice=self.choice,
-            environment=record.environment(self.layout, arguments.PROGRAM),
+            environment=self.environment or record.environment(self.layout, arguments.PROGRAM),
             hint=hint,
             detail=detail,
             stage=stage,
@@ -360,12 +364,18 @@ class _Attempt:
 
     # ---- the scenarios -------------------------------------------------------------------------
 
-    def _try(self, bench: Bench) -> None:
+    def _crew(self) -> AbstractContextManager[Crew | None]:
+        """Who runs the scenarios, which takes as long to start as all before them does when it is there."""
+        if self.trials:
+            return nullcontext()
+        return hired(self.case.scenarios, self.layout, self.directory, self.timeline.began, self.desk)
+
+    def _try(self, bench: Bench, crew: Crew | None) -> None:
         """Run what was asked for; the results are in self.results, also when this raises."""
-        if self.trials is None:
+        if crew:
             with self.timeline.unshown("scenarios"):
-                self._scenarios(bench)
-        else:
+                self._scenarios(bench, crew)
+        elif self.trials:
             tree = self.trees[self.case.kernel]
             self.trials.run(Ground(bench, tree, self.store, self.timeline, self._report))
 
@@ -389,7 +399,7 @@ class _Attempt:
             self.remarks.append(remark)
             self.timeline.progress(Update(remark.subject, remark.text, finished=True, outcome=Outcome.SKIP))
 
-    def _scenarios(self, bench: Bench) -> None:
+    def _scenarios(self, bench: Bench, crew: Crew) -> None:
         """Run the scenarios; their results are in self.results, also when this raises."""
         troubles: list[Uncollected] = []
 
@@ -409,10 +419,11 @@ class _Attempt:
                 case Ended(result):
                     self._report(result)
 
-        status = run_scenarios(
-            bench, self.case.scenarios, self.layout, self.timeline.began, on_event, self.desk
-        )
-        self._check(status, troubles)
+        crew.begin(bench)
+        # What is needed at the end anyway does not take a moment of its own here.
+        self.environment = record.environment(self.layout, arguments.PROGRAM)
+        files.prepare()
+        self._check(crew.follow(bench, on_event), troubles)
         self.results.sort(key=lambda result: self.expected.index(result.name))
 
     def _check(self, status: int, troubles: list[Uncollected]) -> None:

@@ -14,69 +14,56 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import IO
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from harness import command
 from harness.case import Bench
 from harness.errors import DeadlineError
 from harness.exchange import Collected, Event, Kept, Uncollected, encode, read_event
 from harness.layout import Layout
-from harness.shell.desk import Desk
+
+if TYPE_CHECKING:
+    from harness.shell.desk import Desk
 
 # No scenario is silent for longer: each of its steps has a shorter deadline of its own.
 SILENCE_SECONDS = 300.0
 END_SECONDS = 30.0
-LOG = "pytest.log"
+LOG, BENCH = "pytest.log", "bench.json"
 
 # What the user set for pytest elsewhere must not change what a scenario means.
 ENVIRONMENT = {"PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": ""}
 OPTIONS = (
     *("-c", os.devnull, "--strict-markers", "--import-mode=importlib", "-q", "--no-header", "--tb=short"),
     *("-p", "harness.plugin", "-p", "no:cacheprovider", "-p", "no:junitxml", "-p", "no:faulthandler"),
+    *("-p", "no:unittest", "-p", "no:debugging"),  # which import what no scenario has a use for
 )
 
 
-def run_scenarios(
-    bench: Bench,
-    nodes: tuple[str, ...],
-    layout: Layout,
-    began: float,
-    on_event: Callable[[Event], None],
-    desk: Desk | None = None,
-) -> int:
-    """Run what pytest finds for the nodes, and return pytest's exit status.
+@contextmanager
+def hired(
+    nodes: tuple[str, ...], layout: Layout, directory: Path, began: float, desk: Desk | None = None
+) -> Iterator[Crew]:
+    """Processes for what pytest finds for the nodes; they are gone when the block is left.
 
-    began: the attempt's start on the monotonic clock. What pytest prints goes to pytest.log in
-    bench.directory. desk: where somebody sits who wants a prompt at a failure.
-    As many processes as the bench has jobs share the scenarios; the first one's word counts for what there
-    is. Raises DeadlineError when all fall silent; they are gone in any case.
+    The first one starts at once, and is ready to run scenarios by the time that the bench is made.
+    directory: the run's; what pytest prints goes to pytest.log in it. began: the attempt's start on the
+    monotonic clock. desk: where somebody sits who wants a prompt at a failure.
     """
-    file = bench.directory / "bench.json"
-    file.write_text(json.dumps(encode(bench), indent=2) + "\n", encoding="utf-8")
-    options = ("--luh-bench", str(file), "--luh-began", str(began), "--rootdir", str(layout.scenarios))
+    options = ("--luh-began", str(began), "--rootdir", str(layout.scenarios), *nodes)
     with ExitStack() as stack:
-        log = stack.enter_context((bench.directory / LOG).open("wb"))
+        log = stack.enter_context((directory / LOG).open("wb"))
         common = stack.enter_context(tempfile.TemporaryFile(buffering=0))
-        crew = _Crew(stack, log, common, (*options, *nodes), str(layout.root))
+        source, sink = stack.enter_context(_pipe())
+        crew = Crew(stack, log, common, options, str(layout.root), directory / BENCH, sink, desk)
         try:
-            _follow(crew, bench, on_event, desk)
-            return max(_wait(child.process) for child in crew.children)
+            crew.hire(f"/dev/fd/{source.fileno()}", source.fileno(), desk=desk)
+            source.close()
+            yield crew
         finally:
             command.end([child.process for child in crew.children])
-
-
-def _follow(crew: _Crew, bench: Bench, on_event: Callable[[Event], None], desk: Desk | None) -> None:
-    first = crew.hire(desk)
-    for child, event in crew.events(SILENCE_SECONDS * bench.time_scale):
-        if child is first or not isinstance(event, Collected | Uncollected):
-            on_event(event)
-        if child is first and isinstance(event, Collected):
-            for _ in range(1, min(bench.jobs, len(event.names))):
-                crew.hire(None)
-        if desk and isinstance(event, Kept):
-            desk.serve(child.source.fileno())
 
 
 @dataclass(slots=True)
@@ -97,32 +84,67 @@ class _Child:
 
 
 @dataclass(slots=True)
-class _Crew:
-    """Processes that share scenarios; the stack ends them. common: the file that all of them have."""
+class Crew:
+    """Processes that share scenarios; the stack ends them.
+
+    common: the file that all of them have. file: where the bench is kept, and where all but the first read
+    it; given: what the first one reads it from.
+    """
 
     stack: ExitStack
     log: IO[bytes]
     common: IO[bytes]
     arguments: tuple[str, ...]
     root: str
+    file: Path
+    given: IO[bytes]
+    desk: Desk | None
     children: list[_Child] = field(default_factory=list)
 
-    def hire(self, desk: Desk | None) -> _Child:
-        """Start another process."""
+    def begin(self, bench: Bench) -> None:
+        """Have the first process collect its scenarios and run them."""
+        text = json.dumps(encode(bench), indent=2) + "\n"
+        self.file.write_text(text, encoding="utf-8")
+        with suppress(BrokenPipeError), self.given:  # what ended it is in its log
+            self.given.write(text.encode())
+
+    def follow(self, bench: Bench, on_event: Callable[[Event], None]) -> int:
+        """Pass on what they tell until all have ended, and return pytest's exit status.
+
+        As many processes as the bench has jobs share the scenarios; the first one's word counts for what
+        there is. Raises DeadlineError when all fall silent.
+        """
+        (first,) = self.children
+        for child, event in self.events(SILENCE_SECONDS * bench.time_scale):
+            if child is first or not isinstance(event, Collected | Uncollected):
+                on_event(event)
+            if child is first and isinstance(event, Collected):
+                for _ in range(1, min(bench.jobs, len(event.names))):
+                    self.hire(str(self.file))
+            if self.desk and isinstance(event, Kept):
+                self.desk.serve(child.source.fileno())
+        return max(_wait(child.process) for child in self.children)
+
+    def hire(self, bench: str, *inherited: int, desk: Desk | None = None) -> None:
+        """Start another process, which reads the bench from that path."""
         source, sink = self.stack.enter_context(_pipe())
-        inherited = [sink.fileno(), self.common.fileno()]
-        options: tuple[str, ...] = ("--luh-events", str(inherited[0]), "--luh-common", str(inherited[1]))
+        descriptors = {"events": sink.fileno(), "common": self.common.fileno()}
         if desk:
-            options += ("--luh-desk", str(desk.descriptor))
-            inherited.append(desk.descriptor)
-        argv = (sys.executable, "-m", "pytest", *OPTIONS, *options, *self.arguments)
+            descriptors["desk"] = desk.descriptor
+        options = [word for name, number in descriptors.items() for word in (f"--luh-{name}", str(number))]
+        argv = (sys.executable, "-m", "pytest", *OPTIONS, "--luh-bench", bench, *options, *self.arguments)
         environment = {**ENVIRONMENT, "PYTHONPATH": self.root}
         process = self.stack.enter_context(
-            command.spawn(argv, env=environment, pass_fds=inherited, stdout=self.log, stderr=self.log)
+            command.spawn(
+                argv,
+                env=environment,
+                pass_fds=[*inherited, *descriptors.values()],
+                stdout=self.log,
+                stderr=self.log,
+            )
         )
         sink.close()
         self.children.append(_Child(process, source))
-        return self.children[-1]
 
     def events(self, patience: float) -> Iterator[tuple[_Child, Event]]:
         """All events as they come, until no process will tell any more."""

@@ -12,7 +12,7 @@ import pytest
 
 from harness import command, slots
 from harness.case import Bench, Outcome, ScenarioResult
-from harness.child import run_scenarios
+from harness.child import hired
 from harness.exchange import Collected, Ended, Event, Step
 from harness.layout import Layout
 
@@ -40,7 +40,9 @@ def run(
 ) -> Run:
     def run(body: str) -> list[ScenarioResult]:
         bench, nodes = replace(paper_bench, jobs=2), (str(write_scenario(BODY + body)),)
-        run_scenarios(bench, nodes, Layout.here(), time.monotonic(), events.append)
+        with hired(nodes, Layout.here(), bench.directory, time.monotonic()) as crew:
+            crew.begin(bench)
+            crew.follow(bench, events.append)
         return [event.result for event in events if isinstance(event, Ended)]
 
     return run
@@ -118,8 +120,10 @@ def test_it(host, name):
             raise KeyboardInterrupt
 
     bench, nodes = replace(paper_bench, jobs=2), (str(write_scenario(deaf)),)
-    with pytest.raises(KeyboardInterrupt):
-        run_scenarios(bench, nodes, Layout.here(), time.monotonic(), interrupt_the_second)
+    hiring = hired(nodes, Layout.here(), bench.directory, time.monotonic())
+    with pytest.raises(KeyboardInterrupt), hiring as crew:
+        crew.begin(bench)
+        crew.follow(bench, interrupt_the_second)
     assert command.GRACE_SECONDS <= time.monotonic() - left[-1] < 1.8 * command.GRACE_SECONDS
 
 

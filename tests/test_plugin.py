@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.case import Bench, Outcome, ScenarioResult, Stage
-from harness.child import run_scenarios
+from harness.child import hired
 from harness.exchange import Collected, Ended, Event, Step, Uncollected
 from harness.layout import Layout
 
@@ -35,7 +35,9 @@ def run_file(paper_bench: Bench, events: list[Event], standin: object) -> Callab
     """Runs a file of scenarios on QEMU's stand-in; returns pytest's status, and fills `events`."""
 
     def run(path: Path) -> int:
-        return run_scenarios(paper_bench, (str(path),), Layout.here(), time.monotonic(), events.append)
+        with hired((str(path),), Layout.here(), paper_bench.directory, time.monotonic()) as crew:
+            crew.begin(paper_bench)
+            return crew.follow(paper_bench, events.append)
 
     return run
 

@@ -12,7 +12,6 @@ from harness.case import Case, Kernel, Verdict
 from harness.errors import InfraError
 from harness.report.directory import REPORT, point_latest
 from harness.report.document import Document, document
-from harness.report.html import page
 from harness.report.junit import junit
 from harness.report.ktap import ktap
 
@@ -26,6 +25,13 @@ def _text(made: Document) -> str:
     return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
 
 
+def prepare() -> None:
+    """Compile what `write` needs, for those who have nothing else to do until there is something to write."""
+    from harness.report import html  # a template engine takes long to import
+
+    html.template()
+
+
 def write(case: Case, verdict: Verdict, rules: Mapping[str, str] | None = None) -> None:
     """result.json, report.html, junit.xml, results.ktap and the configurations; then `latest` points here.
 
@@ -33,6 +39,8 @@ def write(case: Case, verdict: Verdict, rules: Mapping[str, str] | None = None) 
 
     Raises InfraError where the disk does not take them.
     """
+    from harness.report.html import page
+
     directory = verdict.directory
     try:
         _write(directory / "junit.xml", junit(verdict))

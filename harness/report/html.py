@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -77,6 +78,22 @@ def page(result: Document, rules: Mapping[str, str]) -> str:
 
     rules: what the contract's rules say, by id.
     """
+    directory = Path(result["directory"])
+    return template().render(
+        result=result,
+        name=directory.name,
+        style=(HERE / "report.css").read_text(encoding="utf-8"),
+        total=sum(phase["seconds"] for phase in result["phases"]),
+        scenarios=list(_scenarios(result, directory)),
+        costs=list(_costs(result)),
+        rules=_rules(result, rules),
+        commands=reproduce(result),
+    )
+
+
+@cache
+def template() -> jinja2.Template:
+    """The page's, compiled."""
     engine = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -87,17 +104,7 @@ def page(result: Document, rules: Mapping[str, str]) -> str:
     engine.filters.update(duration=words.duration, size=words.size, precise=precise, href=quote)
     engine.filters["short"] = words.scenario
     engine.globals["marks"] = {outcome.value: mark for outcome, mark in words.MARKS.items()}
-    directory = Path(result["directory"])
-    return engine.get_template("report.html.j2").render(
-        result=result,
-        name=directory.name,
-        style=(HERE / "report.css").read_text(encoding="utf-8"),
-        total=sum(phase["seconds"] for phase in result["phases"]),
-        scenarios=list(_scenarios(result, directory)),
-        costs=list(_costs(result)),
-        rules=_rules(result, rules),
-        commands=reproduce(result),
-    )
+    return engine.get_template("report.html.j2")
 
 
 def reproduce(result: Document) -> tuple[str, ...]:
