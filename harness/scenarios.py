@@ -51,8 +51,7 @@ def resolve(words: Iterable[str], folder: Path, *, everything: bool = False) -> 
     long lane are left out of "all", subjects and rules, unless with `everything`; their own names mean them.
     Raises UsageError with the nearest names for a word that means nothing.
     """
-    known = catalogue(folder)
-    chosen = (node for word in (tuple(words) or DEFAULT) for node in _resolve(word, known, everything))
+    chosen = (node for word in (tuple(words) or DEFAULT) for node in _resolve(word, folder, everything))
     return tuple(dict.fromkeys(chosen))
 
 
@@ -77,22 +76,32 @@ def rules(contract: Path) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, _, text in pairs}
 
 
-def _resolve(word: str, known: tuple[Scenario, ...], everything: bool) -> list[str]:
+def _resolve(word: str, folder: Path, everything: bool) -> list[str]:
     path, _, inside = word.partition("::")
     if "/" in path and path.endswith(".py") and Path(path).is_file():
         return [f"{Path(path).resolve()}{'::' * bool(inside)}{inside}"]
     plain, bracket, parameter = word.partition("[")
+    known = tuple(found for file in _mentioning(plain, folder) for found in _scenarios(file))
     if found := [_node(one) + bracket + parameter for one in known if plain in (one.function, one.name)]:
         return found
     meant = [one for one in known if word in EVERYTHING or _is_of(one, word)]
     if not meant:
-        raise UsageError(f"there is no scenario {word!r}", hint=_hint(plain, known))
+        raise UsageError(f"there is no scenario {word!r}", hint=_hint(plain, catalogue(folder)))
     left = [one for one in meant if everything or not one.lane]
     if not left:
         raise UsageError(f"all scenarios of {word!r} take long", hint="add --all, or name one of them")
     by_rule = word.upper() in meant[0].rules
     partial = {one.file for one in set(meant) - set(left)}
     return [_node(one) if by_rule or one.file in partial else str(one.file) for one in left]
+
+
+def _mentioning(word: str, folder: Path) -> Iterator[Path]:
+    """The files that can have what the word means: to parse all takes longer than all else before a run."""
+    name = word.rpartition("::")[2]
+    for file in sorted(folder.glob("test_*.py")):
+        text = file.name + file.read_text(encoding="utf-8")
+        if word in EVERYTHING or name in text or name.upper() in text:
+            yield file
 
 
 def _node(scenario: Scenario) -> str:
