@@ -38,7 +38,9 @@ ENVIRONMENT = {"PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYT
 OPTIONS = (
     *("-c", os.devnull, "--strict-markers", "--import-mode=importlib", "-q", "--no-header", "--tb=short"),
     *("-p", "harness.plugin", "-p", "no:cacheprovider", "-p", "no:junitxml", "-p", "no:faulthandler"),
-    *("-p", "no:unittest", "-p", "no:debugging"),  # which import what no scenario has a use for
+    # What no scenario has a use for and takes long to import, or at the end to collect garbage: Python tells
+    # of exceptions that nobody could catch by itself.
+    *("-p", "no:unittest", "-p", "no:debugging", "-p", "no:unraisableexception"),
 )
 
 
