@@ -54,7 +54,9 @@ def hired(
     directory: the run's; what pytest prints goes to pytest.log in it. began: the attempt's start on the
     monotonic clock. desk: where somebody sits who wants a prompt at a failure.
     """
-    options = ("--luh-began", str(began), "--rootdir", str(layout.scenarios), *nodes)
+    # Without confcutdir pytest lists all folders from / down, and takes a conftest.py of each.
+    here = ("--rootdir", str(layout.scenarios), "--confcutdir", str(layout.scenarios))
+    options = ("--luh-began", str(began), *here, *nodes)
     with ExitStack() as stack:
         log = stack.enter_context((directory / LOG).open("wb"))
         common = stack.enter_context(tempfile.TemporaryFile(buffering=0))
