@@ -34,6 +34,10 @@ def open_device() -> None:
         _device = File(os.open("/dev/liveupdate", os.O_RDWR | os.O_CLOEXEC))
 
 
+def has_device() -> bool:
+    return _device is not None
+
+
 def close_device() -> None:
     global _device
     if _device is not None:

@@ -20,7 +20,16 @@ MMAP, INIT_SHARED = 1, 2
 
 
 def capabilities() -> dict[str, str]:
-    """By name: "" where the kernel can do it, else the error that it answered."""
+    """By name: "" where the kernel can do it, else the error that it answered. Leaves nothing open."""
+    had_device = liveupdate.has_device()
+    try:
+        return _found_out()
+    finally:
+        if not had_device:
+            liveupdate.close_device()
+
+
+def _found_out() -> dict[str, str]:
     found = {
         "kvm": _try(_vm_closed),
         "guest_memfd": _try(_guest_memfd_closed),
