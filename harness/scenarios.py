@@ -51,7 +51,9 @@ def resolve(words: Iterable[str], folder: Path, *, everything: bool = False) -> 
     long lane are left out of "all", subjects and rules, unless with `everything`; their own names mean them.
     Raises UsageError with the nearest names for a word that means nothing.
     """
-    chosen = (node for word in (tuple(words) or DEFAULT) for node in _resolve(word, folder, everything))
+    wanted = tuple(words) or DEFAULT
+    known = tuple(found for file in _mentioning(wanted, folder) for found in _scenarios(file))
+    chosen = (node for word in wanted for node in _resolve(word, known, folder, everything))
     return tuple(dict.fromkeys(chosen))
 
 
@@ -76,12 +78,11 @@ def rules(contract: Path) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, _, text in pairs}
 
 
-def _resolve(word: str, folder: Path, everything: bool) -> list[str]:
+def _resolve(word: str, known: tuple[Scenario, ...], folder: Path, everything: bool) -> list[str]:
     path, _, inside = word.partition("::")
     if "/" in path and path.endswith(".py") and Path(path).is_file():
         return [f"{Path(path).resolve()}{'::' * bool(inside)}{inside}"]
     plain, bracket, parameter = word.partition("[")
-    known = tuple(found for file in _mentioning(plain, folder) for found in _scenarios(file))
     if found := [_node(one) + bracket + parameter for one in known if plain in (one.function, one.name)]:
         return found
     meant = [one for one in known if word in EVERYTHING or _is_of(one, word)]
@@ -95,12 +96,13 @@ def _resolve(word: str, folder: Path, everything: bool) -> list[str]:
     return [_node(one) if by_rule or one.file in partial else str(one.file) for one in left]
 
 
-def _mentioning(word: str, folder: Path) -> Iterator[Path]:
-    """The files that can have what the word means: to parse all takes longer than all else before a run."""
-    name = word.rpartition("::")[2]
+def _mentioning(words: tuple[str, ...], folder: Path) -> Iterator[Path]:
+    """The files that can have what the words mean: to parse all takes longer than all else before a run."""
+    anything = any(word in EVERYTHING for word in words)
+    names = {word.partition("[")[0].rpartition("::")[2] for word in words}
     for file in sorted(folder.glob("test_*.py")):
         text = file.name + file.read_text(encoding="utf-8")
-        if word in EVERYTHING or name in text or name.upper() in text:
+        if anything or any(name in text or name.upper() in text for name in names):
             yield file
 
 
