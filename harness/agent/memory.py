@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 CHUNK = 128 * PAGE
-LOOKED_AT = 8192
 DIFFERENCES_SHOWN = 8
 BYTES_SHOWN = 16
 
@@ -136,8 +135,8 @@ def _resident(memory: File, first: int, count: int) -> Iterator[tuple[int, int]]
     cached = bulk.cached_pages(memory.fd, first, count)
     if cached == count:
         yield first, count
-    elif cached and count <= LOOKED_AT:
-        yield from _runs(bulk.presence(memory.fd, first, count), first)
+    elif cached and (present := bulk.presence(memory.fd, first, count)):
+        yield from _runs(present, first)
     elif cached:
         half = count // 2
         yield from _resident(memory, first, half)

@@ -75,15 +75,17 @@ def _bundle(recipe: Recipe, draft: Path) -> None:
     with tarfile.open(draft / BUNDLE, "w") as archive:
         for source in sorted(AGENT.glob("*.py")):
             archive.add(source, f"agent/{source.name}", filter=_anonymous)
-        library = draft / LIBRARY
-        compile_library(library)
-        archive.add(library, f"agent/{library.name}", filter=_anonymous)
-        library.unlink()
+        compile_library(draft / LIBRARY)
+        _move_in(archive, draft / LIBRARY, "agent")
         for payload in sorted(recipe.payloads.glob("*.S")):
             flat = draft / f"{payload.stem}.bin"
             _assemble(payload, recipe.payloads / LINKER_SCRIPT, flat)
-            archive.add(flat, f"l2/{flat.name}", filter=_anonymous)
-            flat.unlink()
+            _move_in(archive, flat, "l2")
+
+
+def _move_in(archive: tarfile.TarFile, file: Path, folder: str) -> None:
+    archive.add(file, f"{folder}/{file.name}", filter=_anonymous)
+    file.unlink()
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -15,13 +15,10 @@ from harness import command
 from harness.agent import pattern
 from harness.agent.pattern import PAGE, diagnose
 from harness.deadline import Deadline
+from tests.agent.expected import pages
 
 PAYLOAD = Path(__file__).parents[2] / "guest-images" / "l2" / "pattern.S"
 SEED, INDEX = 7, 1000
-
-
-def pages(seed: int, first: int, count: int) -> bytes:
-    return b"".join(pattern.page(seed, first + number) for number in range(count))
 
 
 def test_a_page_is_defined_word_by_word() -> None:

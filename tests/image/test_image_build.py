@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from harness.agent import bulk
-from harness.agent.pattern import PAGE, page
+from harness.agent.pattern import PAGE
 from harness.case import Image, Update, silent
 from harness.command import run
 from harness.deadline import Deadline
@@ -21,6 +21,7 @@ from harness.image import interpreter
 from harness.image.build import AGENT, AGENT_FOLDER, LIBRARY, START, build
 from harness.image.recipe import Recipe
 from harness.store import Store
+from tests.agent.expected import pages
 
 SECONDS = 60.0
 
@@ -84,7 +85,7 @@ def test_the_agent_fills_and_checks_many_pages_by_machine_code(root: Path) -> No
     content = ctypes.create_string_buffer(3 * PAGE)
     arguments = [ctypes.c_uint64(number) for number in (ctypes.addressof(content), 3, 5, 2**64 - 1)]
     library.bulk_fill(*arguments)
-    assert content.raw == b"".join(page(2**64 - 1, number) for number in (5, 6, 7))
+    assert content.raw == pages(2**64 - 1, 5, 3)
     content[PAGE] = bytes([content.raw[PAGE] ^ 1])
     assert library.bulk_matching(*arguments) == 1
 
