@@ -89,6 +89,8 @@ class Boot:
 
     def _resumed(self, stack: ExitStack, ready: Snapshot) -> Session:
         self.step("starting")
+        # Before it starts: another run may remove the snapshot, and what has its files open keeps them.
+        capabilities = Capabilities(ready.capabilities())
         machine = stack.enter_context(Machine(self.bench, ready.memory, ready.console()))
         self.adopt(machine)
         deadline = self._deadline("the start from a snapshot")
@@ -101,7 +103,7 @@ class Boot:
                 time_scale=self.bench.time_scale,
                 journal=self.journal,
             )
-            session.capabilities = Capabilities(ready.abilities())
+            session.capabilities = capabilities
             return session
 
     def _take(self, directory: Path) -> None:
@@ -111,8 +113,8 @@ class Boot:
             self.adopt(machine)
             session = self._first_word(machine)
             session.call("host.prepare")
-            abilities = session.probe().by_name
-            snapshot.save(machine, directory, abilities, self._deadline("saving a snapshot"))
+            capabilities = session.probe().by_name
+            snapshot.save(machine, directory, capabilities, self._deadline("saving a snapshot"))
 
     def _first_word(self, machine: HostMachine) -> Session:
         return Session.open(

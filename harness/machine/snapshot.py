@@ -31,7 +31,7 @@ from harness.store import Store, digest
 
 KIND = "snapshots"
 FORMAT = "2"
-STATE, CONSOLE, ABILITIES, UNUSABLE = "state", "console.json", "abilities.json", "unusable"
+STATE, CONSOLE, CAPABILITIES, UNUSABLE = "state", "console.json", "capabilities.json", "unusable"
 POLL_SECONDS = 0.005
 # All snapshots together, on disk; those that were not used for longest go first.
 KEPT_BYTES = 4 << 30
@@ -60,9 +60,9 @@ class Snapshot:
         lines = json.loads((self.directory / CONSOLE).read_text(encoding="utf-8"))
         return tuple(Line(at, text) for at, text in lines)
 
-    def abilities(self) -> dict[str, str]:
+    def capabilities(self) -> dict[str, str]:
         """What its kernel was found to be able to do, as `save` got it."""
-        found: dict[str, str] = json.loads((self.directory / ABILITIES).read_text(encoding="utf-8"))
+        found: dict[str, str] = json.loads((self.directory / CAPABILITIES).read_text(encoding="utf-8"))
         return found
 
 
@@ -111,11 +111,11 @@ def _trouble(error: HarnessError) -> str:
     return ": ".join(filter(None, (error.message, error.detail.strip().rpartition("\n")[2])))
 
 
-def save(machine: Machine, directory: Path, abilities: Mapping[str, str], deadline: Deadline) -> None:
+def save(machine: Machine, directory: Path, capabilities: Mapping[str, str], deadline: Deadline) -> None:
     """Stop a machine whose memory is in shared files in `directory`, and put the rest of its state there.
 
-    abilities: what its kernel can do, which is the same for all that start from here. Where QEMU cannot save
-    the machine, that is remembered there instead.
+    capabilities: what its kernel can do, which is the same for all that start from here. Where QEMU cannot
+    save the machine, that is remembered there instead.
     """
     now = machine.elapsed()
     try:
@@ -125,7 +125,7 @@ def save(machine: Machine, directory: Path, abilities: Mapping[str, str], deadli
         return
     lines = [(line.at - now, line.text) for line in machine.console]
     (directory / CONSOLE).write_text(json.dumps(lines), encoding="utf-8")
-    (directory / ABILITIES).write_text(json.dumps(dict(abilities)), encoding="utf-8")
+    (directory / CAPABILITIES).write_text(json.dumps(dict(capabilities)), encoding="utf-8")
 
 
 def _migrate(machine: Machine, target: Path, deadline: Deadline) -> None:
