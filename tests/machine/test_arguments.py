@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.case import Accelerator, AcceleratorChoice, Access, Bench, GiB, MachineSpec
-from harness.machine.arguments import Wires, command, command_line
+from harness.machine.arguments import DISK, Wires, command, command_line
 
 WIRES = Wires(qmp=7, console=8, agent=9)
 
@@ -29,8 +29,8 @@ def test_the_first_kernel_is_booted_and_the_next_is_a_disk(bench: Bench) -> None
         f"if=none,id=next-kernel,format=raw,readonly=on,file={bench.next_kernel.bzimage}",
     ]
     devices = values(bench, "-device")
-    assert devices[0] == "virtio-blk-pci,drive=root,serial=root", "the root disk has to be vda"
-    assert "virtio-blk-pci,drive=next-kernel,serial=next-kernel" in devices
+    assert devices[0] == f"{DISK},drive=root,serial=root", "the root disk has to be vda"
+    assert f"{DISK},drive=next-kernel,serial=next-kernel" in devices
 
 
 def test_modules_of_both_kernels_are_disks_of_their_own(bench: Bench) -> None:
@@ -65,7 +65,10 @@ def test_a_comma_in_a_path_does_not_end_the_option(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     ("accelerator", "accel", "processor"),
-    [(Accelerator.KVM, "kvm", "host"), (Accelerator.TCG, "tcg,thread=multi", "max,+svm,-erms,-la57")],
+    [
+        (Accelerator.KVM, "kvm", "host"),
+        (Accelerator.TCG, "tcg,thread=multi,tb-size=48", "max,+svm,-erms,-la57"),
+    ],
 )
 def test_both_accelerators_give_the_guest_a_cpu_that_nests(
     bench: Bench, accelerator: Accelerator, accel: str, processor: str
@@ -73,6 +76,11 @@ def test_both_accelerators_give_the_guest_a_cpu_that_nests(
     chosen = replace(bench, choice=AcceleratorChoice(accelerator, ""))
     assert values(chosen, "-accel") == [accel]
     assert values(chosen, "-cpu") == [processor]
+
+
+def test_kernels_with_checks_have_all_the_room_for_translated_code(bench: Bench) -> None:
+    slow = replace(bench.kernel, slowness=4.0)
+    assert values(replace(bench, next_kernel=slow), "-accel") == ["tcg,thread=multi"]
 
 
 def test_emulated_kernels_are_told_what_they_would_measure(bench: Bench) -> None:
