@@ -405,6 +405,11 @@ class Bench:
         return max(self.kernel.slowness, self.next_kernel.slowness)
 
     @property
+    def checking(self) -> bool:
+        """Whether one of its kernels checks itself."""
+        return self.slowness > 1
+
+    @property
     def time_scale(self) -> float:
         """The factor for all deadlines: of the accelerator, of the slower of the two kernels, of the crowd.
 

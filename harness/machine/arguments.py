@@ -135,7 +135,7 @@ def _checking(bench: Bench) -> tuple[str, ...]:
     that there are five, from which KASAN computes where its shadow begins. An interrupt in that moment, which
     comes in one of 20 boots of an emulated machine, is reported as an access to wild memory.
     """
-    return ("loglevel=7", "no5lvl") if bench.slowness > 1 else ("loglevel=6",)
+    return ("loglevel=7", "no5lvl") if bench.checking else ("loglevel=6",)
 
 
 def _clock(bench: Bench) -> tuple[str, ...]:
@@ -184,7 +184,7 @@ def _accelerator(bench: Bench) -> tuple[str, ...]:
     # With ERMS the kernel copies and clears byte by byte, and each of them is a step of its own there. LA57
     # is a fifth level of page tables to walk, after a kexec (PVH enters the first kernel behind the code that
     # would choose it).
-    room = f",tb-size={TRANSLATED}" if bench.slowness == 1 else ""
+    room = "" if bench.checking else f",tb-size={TRANSLATED}"
     return ("-accel", f"tcg,thread=multi{room}", "-cpu", "max,+svm,-erms,-la57")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.case import Accelerator, AcceleratorChoice, Access, Bench, GiB, MachineSpec
-from harness.machine.arguments import DISK, Wires, command, command_line
+from harness.machine.arguments import Wires, command, command_line
 
 WIRES = Wires(qmp=7, console=8, agent=9)
 
@@ -28,9 +28,9 @@ def test_the_first_kernel_is_booted_and_the_next_is_a_disk(bench: Bench) -> None
         f"if=none,id=root,format=raw,readonly=on,file={bench.image.path}",
         f"if=none,id=next-kernel,format=raw,readonly=on,file={bench.next_kernel.bzimage}",
     ]
-    devices = values(bench, "-device")
-    assert devices[0] == f"{DISK},drive=root,serial=root", "the root disk has to be vda"
-    assert f"{DISK},drive=next-kernel,serial=next-kernel" in devices
+    devices, disk = values(bench, "-device"), "virtio-blk-pci,disable-legacy=on,num-queues=1"
+    assert devices[0] == f"{disk},drive=root,serial=root", "the root disk has to be vda"
+    assert f"{disk},drive=next-kernel,serial=next-kernel" in devices
 
 
 def test_modules_of_both_kernels_are_disks_of_their_own(bench: Bench) -> None:
@@ -51,6 +51,7 @@ def test_the_wires_become_sockets_that_are_inherited(bench: Bench) -> None:
         "socket,id=agent,fd=9",
     ]
     assert "virtserialport,id=port,chardev=agent,name=luh.agent" in values(bench, "-device")
+    assert "virtio-serial-pci,disable-legacy=on,max_ports=2" in values(bench, "-device")
 
 
 def test_a_reset_ends_the_machine_and_a_panic_runs_to_its_end(bench: Bench) -> None:
