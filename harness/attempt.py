@@ -32,7 +32,7 @@ from harness.case import (
     Verdict,
     silent,
 )
-from harness.child import LOG, Crew, hired
+from harness.crew import LOG, Crew, Hand, hired
 from harness.deadline import Deadline
 from harness.errors import HarnessError, InfraError, KernelError, UsageError
 from harness.exchange import Collected, Ended, Event, Remark, Step, Uncollected
@@ -70,12 +70,14 @@ def make(
     trials: Trials | None = None,
     place: Place = HERE,
     desk: Desk | None = None,
+    hand: Hand | None = None,
 ) -> Attempt:
     """An Attempt that builds in the store and leaves its traces and results in a new directory below `runs`.
 
     trials: what is run once all is built, and not the case's scenarios. place: where the machines
     are, and what they have beyond what the case says. desk:
-    where somebody sits who wants a prompt at a failure.
+    where somebody sits who wants a prompt at a failure. hand: a process for the scenarios of the only case
+    that there is, if it has started already.
     It raises UsageError for a case that cannot be, which leaves nothing; every other error is in the verdict.
     What cuts it off (Ctrl-C, a mistake of the harness) is raised again when the results that there are until
     then have been written.
@@ -86,7 +88,7 @@ def make(
         telling = replace(
             store, told=lambda text: progress(Update("store", text, finished=True, outcome=Outcome.SKIP))
         )
-        under_way = _Attempt(case, traces, layout, telling, Timeline(progress), trials, place, desk)
+        under_way = _Attempt(case, traces, layout, telling, Timeline(progress), trials, place, desk, hand)
         try:
             verdict = under_way.verdict()
         except UsageError:
@@ -255,6 +257,7 @@ class _Attempt:
     trials: Trials | None = None
     place: Place = HERE
     desk: Desk | None = None
+    hand: Hand | None = None
     trees: dict[KernelDefinition, PatchedTree] = field(default_factory=dict)
     kernels: dict[KernelDefinition, Kernel] = field(default_factory=dict)
     choice: AcceleratorChoice | None = None
@@ -368,7 +371,8 @@ class _Attempt:
         """Who runs the scenarios, which takes as long to start as all before them does when it is there."""
         if self.trials:
             return nullcontext()
-        return hired(self.case.scenarios, self.layout, self.directory, self.timeline.began, self.desk)
+        began = self.timeline.began
+        return hired(self.case.scenarios, self.layout, self.directory, began, self.desk, self.hand)
 
     def _try(self, bench: Bench, crew: Crew | None) -> None:
         """Run what was asked for; the results are in self.results, also when this raises."""

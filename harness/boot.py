@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.case import Access, Bench
+from harness.case import Access, Bench, Phase
 from harness.deadline import Deadline
 from harness.errors import HarnessError
 from harness.guest.journal import Journal
@@ -24,6 +25,8 @@ from harness.store import Store
 BOOT_SECONDS = 30.0
 # Another run may be taking the snapshot that this one waits for.
 SNAPSHOT_SECONDS = 3 * BOOT_SECONDS
+# The traces of a host that nobody has asked for yet.
+AHEAD = "ahead"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,8 @@ class Boot:
 
     step: what happens now. remark: why this machine cannot be had from a snapshot. adopt: each machine as
     soon as there is one, so that it can be looked at however its boot ends; the last is the host's. around:
-    what is to be left before a machine that boots for its host is switched off.
+    what is to be left before a machine that boots for its host is switched off. ahead: the host that was
+    started before anybody asked, to be used up: it is the one, or it goes.
     """
 
     bench: Bench
@@ -41,6 +45,7 @@ class Boot:
     remark: Callable[[str], None]
     adopt: Callable[[HostMachine], None]
     around: Callable[[], AbstractContextManager[None]] = nullcontext
+    ahead: Ahead | None = None
 
     @contextmanager
     def host(self) -> Iterator[Session]:
@@ -49,7 +54,24 @@ class Boot:
         Raises BootError where the kernel does not reach its agent.
         """
         with ExitStack() as stack:
-            yield self._restored(stack) or self._booted(stack)
+            yield self._taken_over(stack) or self._restored(stack) or self._booted(stack)
+
+    def _taken_over(self, stack: ExitStack) -> Session | None:
+        """The session of the host that was started ahead; None where there is none, or not such a one."""
+        if self.ahead is None:
+            return None
+        machine, session = self.ahead.machine, self.ahead.session
+        with ExitStack() as inner:
+            inner.enter_context(self.ahead.stack)
+            if replace(self.bench, directory=machine.bench.directory) != machine.bench or machine.why_ended():
+                return None
+            self.step("starting")
+            machine.move(self.bench)
+            self.adopt(machine)
+            self.journal.record(self.ahead.phase)
+            session.journal = self.journal
+            stack.push(inner.pop_all())
+        return session
 
     def _booted(self, stack: ExitStack) -> Session:
         self.step("booting")
@@ -68,17 +90,16 @@ class Boot:
 
     def _restored(self, stack: ExitStack) -> Session | None:
         """The session of a machine that went on from its snapshot; None where there is none to be had."""
-        bench, store = self.bench, self.bench.snapshots
-        elsewhere = bench.launcher or bench.target
-        if store is None or bench.access != Access() or elsewhere:
-            return None  # a shell, a debugger and a network card are of one machine
+        store = _snapshots(self.bench)
+        if store is None:
+            return None
         deadline = self._deadline("a snapshot", SNAPSHOT_SECONDS)
-        ready = snapshot.provide(bench, Store(store), self._take, deadline)
+        ready = snapshot.provide(self.bench, store, self._take, deadline)
         trouble = ready.trouble
         if not trouble:
             try:
                 with ExitStack() as inner:
-                    session = self._resumed(inner, ready)
+                    session = self.resumed(inner, ready)
                     stack.push(inner.pop_all())
                     return session
             except HarnessError as error:
@@ -87,7 +108,8 @@ class Boot:
         self.remark(trouble)
         return None
 
-    def _resumed(self, stack: ExitStack, ready: Snapshot) -> Session:
+    def resumed(self, stack: ExitStack, ready: Snapshot) -> Session:
+        """The session of a machine that goes on from a snapshot; the stack ends it. Raises HarnessError."""
         self.step("starting")
         # Before it starts: another run may remove the snapshot, and what has its files open keeps them.
         capabilities = Capabilities(ready.capabilities())
@@ -127,3 +149,52 @@ class Boot:
 
     def _deadline(self, purpose: str, seconds: float = BOOT_SECONDS) -> Deadline:
         return Deadline.after(seconds, purpose, scale=self.bench.time_scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """A host that went on from its snapshot before a scenario asked for one; the stack ends it."""
+
+    machine: Machine
+    session: Session
+    phase: Phase
+    stack: ExitStack
+
+
+@contextmanager
+def ahead(bench: Bench, *, wanted: bool = True) -> Iterator[Ahead | None]:
+    """Such a host as most scenarios of a run want; None unless wanted, and where it cannot be had at once.
+
+    Why it cannot be had is found out by whoever asks for one: it is not told here.
+    """
+    with ExitStack() as stack:
+        usual = bench.for_host(bench.machine, bench.directory / AHEAD)
+        yield _started_ahead(usual, stack) if wanted else None
+
+
+def _started_ahead(bench: Bench, stack: ExitStack) -> Ahead | None:
+    store = _snapshots(bench)
+    ready = snapshot.found(bench, store) if store else None
+    if ready is None or ready.trouble:
+        return None
+    machines: list[HostMachine] = []
+    boot = Boot(bench, Journal(), lambda step: None, lambda remark: None, machines.append)
+    stack.callback(shutil.rmtree, bench.directory, ignore_errors=True)
+    with suppress(HarnessError, OSError), ExitStack() as inner:
+        session = boot.resumed(inner, ready)
+        stack.push(inner.pop_all())
+        (machine,), (phase,) = machines, boot.journal.phases
+        assert isinstance(machine, Machine)
+        return Ahead(machine, session, phase, stack)
+    return None
+
+
+def _snapshots(bench: Bench) -> Store | None:
+    """Where the snapshots are that hosts of this bench may start from, if they may.
+
+    A shell, a debugger and a network card are of one machine.
+    """
+    elsewhere = bench.launcher or bench.target
+    if bench.snapshots is None or bench.access != Access() or elsewhere:
+        return None
+    return Store(bench.snapshots)

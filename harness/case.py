@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -398,6 +398,16 @@ class Bench:
     snapshots: Path | None = None
     jobs: int = 1
     crowding: float = 1.0
+
+    @property
+    def appetite(self) -> int:
+        """How many times the memory of a machine without them the checks of its kernels need."""
+        return max(self.kernel.appetite, self.next_kernel.appetite)
+
+    def for_host(self, machine: MachineSpec, directory: Path) -> Bench:
+        """The bench of one host, with the memory that its kernels need besides."""
+        machine = replace(machine, memory=machine.memory * self.appetite)
+        return replace(self, machine=machine, directory=directory)
 
     @property
     def slowness(self) -> float:

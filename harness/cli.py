@@ -8,6 +8,7 @@ machine broke, 130 and 143 ended by Ctrl-C and SIGTERM.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -105,4 +106,6 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    gc.freeze()  # the interpreter would look through all that there is for garbage, several times
+    sys.exit(status)

@@ -63,7 +63,22 @@ def _decode_tuple(kinds: tuple[object, ...], data: Json) -> tuple[object, ...]:
     return tuple(_decode(kind, item) for kind, item in zip(kinds, data, strict=True))
 
 
-# ---- what the child tells while it runs --------------------------------------------------------
+# ---- what a process of the crew is told, and what it tells while it runs ------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """Which scenarios to run, and with what.
+
+    bench: the file that has it. folder: the scenarios' own. nodes: what pytest is called with. began: the
+    attempt's start on the monotonic clock. eager: whether a machine is to start before a scenario asks.
+    """
+
+    bench: Path
+    folder: Path
+    nodes: tuple[str, ...]
+    began: float
+    eager: bool = False
 
 
 @dataclass(frozen=True, slots=True)

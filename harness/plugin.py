@@ -14,21 +14,19 @@ answered, and neither kernel reported anything against itself on the console (ru
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import signal
+import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 
 import pytest
 
 from harness import diagnosis
-from harness.boot import Boot
+from harness.boot import Ahead, Boot
 from harness.case import (
     Bench,
     Finding,
@@ -43,7 +41,7 @@ from harness.case import (
 from harness.crash.excerpt import excerpt, heading
 from harness.deadline import Deadline
 from harness.errors import BootError, CrashError, HarnessError, KernelError
-from harness.exchange import Collected, Ended, Event, Kept, Remark, Step, Uncollected, decode, event_line
+from harness.exchange import Collected, Ended, Event, Kept, Remark, Step, Uncollected, event_line
 from harness.guest import timeline
 from harness.guest.journal import Call, Entry, Journal
 from harness.guest.kexec import KEXEC_PHASE
@@ -140,19 +138,22 @@ class Emitter:
 
 @dataclass(slots=True)
 class Run:
-    """What all scenarios of this process share. lacking: why needs were not met, so as not to boot again.
+    """What all scenarios of this process share; without a bench they can be collected, and not run.
 
     desk: the terminal for a prompt where a scenario fails; None where nobody sits there. common: the file
     that the processes of a run share, its offset for turns and its bytes for slots; None for a lone one.
+    ahead: the host that was started before a scenario asked, until one does. lacking: why needs were not met,
+    so as not to boot again.
     """
 
-    emit: Emitter
-    bench: Bench | None
-    began: float
-    known_rules: frozenset[str]
-    lacking: dict[tuple[str, ...], str] = field(default_factory=dict)
+    emit: Emitter = field(default_factory=lambda: Emitter(None))
+    bench: Bench | None = None
+    began: float = field(default_factory=time.monotonic)
+    known_rules: frozenset[str] = field(default_factory=lambda: frozenset(rules(Layout.here().contract)))
     desk: int | None = None
     common: int | None = None
+    ahead: Ahead | None = None
+    lacking: dict[tuple[str, ...], str] = field(default_factory=dict)
 
 
 RUN = pytest.StashKey[Run]()
@@ -162,34 +163,27 @@ TRIAL = pytest.StashKey[Trial]()
 # ---- pytest's hooks ---------------------------------------------------------------------------
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("luh", "Live Update Harness")
-    group.addoption("--luh-bench", type=Path, help="JSON file with kernels, image and machine")
-    group.addoption("--luh-events", type=int, help="descriptor to write events to")
-    group.addoption("--luh-desk", type=int, help="descriptor of a terminal for a prompt at a failure")
-    group.addoption("--luh-common", type=int, help="descriptor of a file that all processes of the run share")
-    group.addoption("--luh-began", type=float, help="the attempt's start on the monotonic clock")
+def start(arguments: Sequence[str], run: Run) -> int:
+    """Run pytest with this plugin; returns its exit status."""
+    return int(pytest.main([*arguments], plugins=[sys.modules[__name__], _Given(run)]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """Tells the plugin what it runs scenarios for."""
+
+    run: Run
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_configure(self, config: pytest.Config) -> None:
+        config.stash[RUN] = self.run
 
 
 def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
-    path, began = config.getoption("--luh-bench"), config.getoption("--luh-began")
-    config.stash[RUN] = Run(
-        emit=Emitter(config.getoption("--luh-events")),
-        bench=decode(Bench, json.loads(path.read_text(encoding="utf-8"))) if path else None,
-        began=time.monotonic() if began is None else began,
-        known_rules=frozenset(rules(Layout.here().contract)),
-        desk=config.getoption("--luh-desk"),
-        common=config.getoption("--luh-common"),
-    )
-    if path:
-        signal.signal(signal.SIGTERM, _interrupt)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """SIGTERM leaves through every `with` and fixture, as Ctrl-C does."""
-    raise KeyboardInterrupt
+    if RUN not in config.stash:
+        config.stash[RUN] = Run()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -259,10 +253,7 @@ def bench(request: pytest.FixtureRequest) -> Bench:
     if shared is None:
         raise pytest.UsageError("a scenario needs a machine: start it with `luh run`")
     directory = shared.directory / traces(_name(request.node))
-    machine = _machine(request.node, shared.machine)
-    appetite = max(shared.kernel.appetite, shared.next_kernel.appetite)
-    machine = replace(machine, memory=machine.memory * appetite)
-    return replace(shared, machine=machine, directory=directory)
+    return shared.for_host(_machine(request.node, shared.machine), directory)
 
 
 @pytest.fixture
@@ -292,7 +283,8 @@ def host(request: pytest.FixtureRequest, bench: Bench) -> Iterator[Session]:
 
     # Somebody at the desk sees a failing boot as it is, and so does a dump.
     bench = replace(bench, snapshots=None) if run.desk is not None or bench.vmcore else bench
-    boot = Boot(bench, trial.journal, trial.step, remark, adopt, kept)
+    ahead, run.ahead = run.ahead, None
+    boot = Boot(bench, trial.journal, trial.step, remark, adopt, kept, ahead)
     with _room(request.node, run, bench), boot.host() as session:
         trial.session = session
         if trial.machine and (reason := trial.machine.unfit(bench.machine)):
@@ -310,8 +302,7 @@ def host(request: pytest.FixtureRequest, bench: Bench) -> Iterator[Session]:
 def _room(item: pytest.Item, run: Run, bench: Bench) -> AbstractContextManager[None]:
     """Wait until there is room for the scenario's machine beside those of the others."""
     usual = run.bench.machine.memory if run.bench else bench.machine.memory
-    appetite = max(bench.kernel.appetite, bench.next_kernel.appetite)
-    share = math.ceil(bench.machine.memory / (usual * appetite))
+    share = math.ceil(bench.machine.memory / (usual * bench.appetite))
     if run.common is None or bench.jobs == 1:
         return nullcontext()
     wanted = bench.jobs if item.get_closest_marker("alone") else share

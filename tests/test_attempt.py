@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import attempt, child
+from harness import attempt, crew
 from harness.case import Attempt, Case, MachineSpec, Outcome, ScenarioResult, Update, Verdict
 from harness.errors import BuildError, HarnessError, InfraError, UsageError
 from harness.kernel.definition import load
@@ -115,7 +115,7 @@ def test_process_that_dies_is_broken_and_what_ended_before_counts(
 def test_process_that_falls_silent_is_ended(
     tried: Attempt, case: Case, write_scenario: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(child, "SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(crew, "SILENCE_SECONDS", 0.3)
     write_scenario("import time\ndef test_a(): time.sleep(3600)\n")
     verdict = tried(case)
     assert verdict.outcome is Outcome.BROKEN

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.boot import Boot
+from harness import boot
+from harness.boot import Ahead, Boot
 from harness.case import Accelerator, AcceleratorChoice, Bench, Disk
 from harness.errors import CrashError
 from harness.guest.journal import Journal
@@ -32,9 +34,9 @@ class Host:
         self.remarks: list[str] = []
         self.machines: list[HostMachine] = []
 
-    def up(self) -> Identity:
-        boot = Boot(self.bench, self.journal, self.steps.append, self.remarks.append, self.machines.append)
-        with boot.host() as session:
+    def up(self, ahead: Ahead | None = None) -> Identity:
+        told = (self.steps.append, self.remarks.append, self.machines.append)
+        with Boot(self.bench, self.journal, *told, ahead=ahead).host() as session:
             assert session.call("host.hello")["boot_id"] == session.identity.boot_id
             session.probe()
             return session.identity
@@ -62,6 +64,68 @@ def test_what_the_kernel_can_do_is_found_out_once(host: Host) -> None:
     host.up()
     host.up()
     assert [call.operation for call in host.journal.calls].count("probe.capabilities") == 1
+
+
+def test_host_that_was_started_ahead_is_the_first_that_is_wanted(host: Host, bench: Bench) -> None:
+    taken = host.up()
+    wanted = replace(bench, directory=bench.directory.with_name("wanted"))
+    with boot.ahead(bench) as ahead:
+        assert ahead
+        host.bench = wanted
+        assert host.up(ahead).boot_id == taken.boot_id
+        assert host.machines[-1] is ahead.machine
+        assert ahead.machine.ended
+    assert [phase.name for phase in host.journal.phases] == ["snapshot", "boot", "boot"]
+    # All that it did is on record where its scenario is.
+    assert {call.operation for call in host.journal.calls} >= {"host.hello", "probe.capabilities"}
+    traces = {path.name for path in wanted.directory.iterdir()}
+    assert traces >= {"console.log", "qemu.argv", "qemu.log"}
+    assert not (bench.directory / boot.AHEAD).exists()
+
+
+def test_host_that_was_started_ahead_goes_where_another_is_wanted(host: Host, bench: Bench) -> None:
+    host.up()
+    with boot.ahead(bench) as ahead:
+        assert ahead
+        host.bench = replace(bench, machine=replace(bench.machine, kernel_parameters=("quiet",)))
+        host.up(ahead)
+        assert host.machines[-1] is not ahead.machine
+        assert ahead.machine.ended
+
+
+def test_host_that_was_started_ahead_and_died_is_nobodys(host: Host, bench: Bench) -> None:
+    host.up()
+    with boot.ahead(bench) as ahead:
+        assert ahead
+        os.kill(ahead.machine.pid, signal.SIGKILL)
+        while not ahead.machine.why_ended():
+            time.sleep(0.01)
+        host.up(ahead)
+    assert host.machines[-1] is not ahead.machine
+    assert host.remarks == []
+
+
+def test_host_that_was_started_ahead_and_is_not_wanted_leaves_nothing(host: Host, bench: Bench) -> None:
+    host.up()
+    with boot.ahead(bench) as ahead:
+        assert ahead
+        assert (bench.directory / boot.AHEAD / "console.log").exists()
+    assert ahead.machine.ended
+    assert not (bench.directory / boot.AHEAD).exists()
+
+
+@pytest.mark.parametrize("snapshot", ["none yet", "not wanted", "of no use"])
+def test_no_host_is_started_ahead_without_a_snapshot(
+    host: Host, standin: Callable[..., None], snapshot: str
+) -> None:
+    if snapshot != "none yet":
+        host.up()
+    if snapshot == "of no use":
+        standin("unloaded")
+    bench = replace(host.bench, snapshots=None) if snapshot == "not wanted" else host.bench
+    with boot.ahead(bench) as ahead:
+        assert ahead is None
+        assert not (bench.directory / boot.AHEAD).exists() or snapshot == "of no use"
 
 
 def test_console_has_what_was_said_before_the_snapshot(host: Host, bench: Bench) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from harness import command, slots
 from harness.case import Bench, Outcome, ScenarioResult
-from harness.child import hired
+from harness.crew import hired
 from harness.exchange import Collected, Ended, Event, Step
 from harness.layout import Layout
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.case import Bench, Outcome, ScenarioResult, Stage
-from harness.child import hired
+from harness.crew import hired
 from harness.exchange import Collected, Ended, Event, Step, Uncollected
 from harness.layout import Layout
 

@@ -9,14 +9,18 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness.child import OPTIONS
 from harness.command import run
 from harness.deadline import Deadline
 
 ROOT = Path(harness.__file__).parents[1]
 CLI = ("-m", "harness.cli")
 IMPORTS = ("-c", "import sys; [__import__(name) for name in sys.argv[1:]]")
-CHILD = ("-m", "pytest", *OPTIONS, "--collect-only", f"--rootdir={ROOT}/selftests", "selftests/test_basic.py")
+COLLECT = """
+import sys
+from harness import hand, plugin
+plugin.start((*hand.OPTIONS, "--collect-only", *sys.argv[1:]), plugin.Run())
+"""
+CHILD = ("-c", COLLECT, f"--rootdir={ROOT}/selftests", "selftests/test_basic.py")
 # Of a machine elsewhere, of a prompt, of mail, of a download, of the report, of what is shown on a terminal.
 REMOTE, PROMPT = {"paramiko", "harness.ssh.connection"}, {"pdb", "code"}
 MAIL, DOWNLOAD = {"email", "mailbox"}, {"urllib.request", "http.client", "ssl"}
@@ -48,7 +52,7 @@ def test_without_a_command_none_is_imported(words: tuple[str, ...]) -> None:
 
 def test_a_run_here_imports_nothing_for_one_elsewhere_nor_its_report_before_it_waits() -> None:
     found = imported((*IMPORTS, "harness.attempt", "harness.commands.run"))
-    assert "harness.child" in found
+    assert "harness.crew" in found
     assert not found & {*REMOTE, *REPORT, *MAIL, *DOWNLOAD, *SHOWN}
 
 

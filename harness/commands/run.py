@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.case import Access, Bench, Case
 from harness.commands import kernels, machines, output, remotes
+from harness.crew import Hand, ready
 from harness.layout import Layout
 from harness.options import DEFAULT_RECIPE, SHELL_RECIPE, Parser, positive
 from harness.store import Store
@@ -58,7 +59,11 @@ def add(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    case = _case(options)
+    with ready(Layout.here()) as hand:
+        return _run(options, _case(options), hand)
+
+
+def _run(options: argparse.Namespace, case: Case, hand: Hand) -> int:
     from harness import attempt
     from harness.report import directory
     from harness.shell import gdb
@@ -86,6 +91,7 @@ def run(options: argparse.Namespace) -> int:
             progress=progress,
             place=replace(place, equip=equip),
             desk=desk,
+            hand=hand,
         )(case)
     return output.conclude(options, shown, case, verdict)
 

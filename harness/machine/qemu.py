@@ -38,6 +38,7 @@ PANIC_SECONDS = 5.0
 LAST_WORDS_SECONDS = 0.5
 STEP_SECONDS = 0.01
 TAIL_LINES = 20
+LOG = "qemu.log"
 CHUNK = 1 << 16
 INSTALL = "install the package qemu-system-x86; `luh doctor` lists all that is missing"
 
@@ -68,6 +69,7 @@ class Machine(HostMachine):
         self._past = past
         self._on_line = on_line
         self.argv: tuple[str, ...] = ()
+        self._log = bench.directory / LOG
         self.vmcore: Path | None = None
         self._registers = ""
         self._over = threading.Event()
@@ -104,6 +106,11 @@ class Machine(HostMachine):
     def ended(self) -> bool:
         """Whether its guest is known to be at its end."""
         return self._over.is_set()
+
+    def move(self, bench: Bench) -> None:
+        """Be the machine of a bench that differs in its directory alone: the traces go there."""
+        self.bench.directory.rename(bench.directory)
+        self.bench, self._log = bench, bench.directory / LOG
 
     # ---- the agent's port ---------------------------------------------------------------------
 
@@ -224,7 +231,6 @@ class Machine(HostMachine):
         if not program:
             raise InfraError(f"{arguments.PROGRAM} is not on PATH", hint=INSTALL)
         directory = self.bench.directory
-        self._log = directory / "qemu.log"
         self._alarm = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         stack.callback(os.close, self._alarm)
         with ExitStack() as theirs:

@@ -85,13 +85,23 @@ def key(bench: Bench) -> str:
 def provide(bench: Bench, store: Store, take: Callable[[Path], None], deadline: Deadline) -> Snapshot:
     """The snapshot for a bench's machine; `take(directory)` makes it where the store does not have it."""
     name = key(bench)
-    entry = store.find(KIND, name)
-    if entry is None:
-        entry = store.produce(KIND, name, take, deadline=deadline)
-        _prune(store, entry)
-    with suppress(OSError):
-        os.utime(entry)
+    if found := _found(name, store):
+        return found
+    entry = store.produce(KIND, name, take, deadline=deadline)
+    _prune(store, entry)
     return Snapshot(entry)
+
+
+def found(bench: Bench, store: Store) -> Snapshot | None:
+    """The snapshot for a bench's machine, if the store has it."""
+    return _found(key(bench), store)
+
+
+def _found(name: str, store: Store) -> Snapshot | None:
+    if entry := store.find(KIND, name):
+        with suppress(OSError):
+            os.utime(entry)
+    return Snapshot(entry) if entry else None
 
 
 def disable(snapshot: Snapshot, error: HarnessError) -> str:
