@@ -32,10 +32,11 @@ from harness.case import (
     Verdict,
     silent,
 )
-from harness.crew import LOG, Crew, Hand, hired
+from harness.crew import LOG, Crew, hired
 from harness.deadline import Deadline
 from harness.errors import HarnessError, InfraError, KernelError, UsageError
 from harness.exchange import Collected, Ended, Event, Remark, Step, Uncollected
+from harness.hand import Hand
 from harness.image import build as image_build
 from harness.image import recipe as image_recipe
 from harness.kernel import build, config, mirror, patches, series, source

@@ -12,12 +12,19 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from harness import __version__
-from harness.commands import COMMANDS, command
+from harness.commands import COMMANDS, WITH_A_HAND, command
 from harness.errors import HarnessError, KernelError, UsageError
+from harness.layout import Layout
 from harness.options import BROKEN, FAILED, USAGE, Parser, say
+
+if TYPE_CHECKING:
+    from harness.hand import Hand
 
 INTERRUPTED, TERMINATED = 130, 143
 
@@ -46,11 +53,14 @@ def _for_git(words: list[str], status: int) -> int:
 
 def _main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, _terminate)
-    options = parse(argv)
+    debug = "--debug" in argv
     try:
-        return int(options.run(options))
+        with _hand(argv) as hand:
+            options = parse(argv)
+            options.hand = hand
+            return int(options.run(options))
     except HarnessError as error:
-        if options.debug:
+        if debug:
             raise
         say(error.message, error.hint, error.detail)
         return _status(error)
@@ -63,10 +73,22 @@ def _main(argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if options.debug:
+        if debug:
             raise
         say(f"a mistake of the harness itself: {type(error).__name__}: {error}", "--debug shows where")
         return BROKEN
+
+
+@contextmanager
+def _hand(argv: list[str]) -> Iterator[Hand | None]:
+    """A process for the scenarios of a command that has some, started before its words are understood."""
+    if not argv or argv[0] not in WITH_A_HAND or {"-h", "--help"} & set(argv):
+        yield None
+        return
+    from harness.hand import ready
+
+    with ready(Layout.here()) as hand:
+        yield hand
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Has scenarios run by processes of their own (hand.py), and passes on what these tell.
+"""Has scenarios run by processes of their own (work.py), and passes on what these tell.
 
 Processes, because a scenario may do anything to its interpreter, and because ending a process is the one
 sure way to stop it.
@@ -10,12 +10,10 @@ from __future__ import annotations
 import json
 import os
 import selectors
-import socket
 import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -24,6 +22,7 @@ from harness import command
 from harness.case import Bench
 from harness.errors import DeadlineError
 from harness.exchange import Collected, Event, Kept, Orders, Uncollected, encode, read_event
+from harness.hand import Hand, ready
 from harness.layout import Layout
 
 if TYPE_CHECKING:
@@ -32,46 +31,7 @@ if TYPE_CHECKING:
 # No scenario is silent for longer: each of its steps has a shorter deadline of its own.
 SILENCE_SECONDS = 300.0
 END_SECONDS = 30.0
-STDERR = 2
 LOG, BENCH = "pytest.log", "bench.json"
-
-# What the user set for pytest elsewhere must not change what a scenario means.
-ENVIRONMENT = {"PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": ""}
-
-
-@dataclass(frozen=True, slots=True)
-class Hand:
-    """A process that can run scenarios, and the line on which it gets its orders."""
-
-    process: subprocess.Popen[bytes]
-    line: socket.socket
-
-    def order(self, orders: Orders, descriptors: Sequence[int]) -> None:
-        """Have it run scenarios, with copies of these descriptors (hand.py says which)."""
-        with self.line, suppress(BrokenPipeError, ConnectionResetError):  # it has said why it ended
-            socket.send_fds(self.line, [json.dumps(encode(orders)).encode()], descriptors)
-
-
-@contextmanager
-def ready(layout: Layout) -> Iterator[Hand]:
-    """A process that makes itself ready to run scenarios, and is gone when the block is left.
-
-    That takes it as long as the stages take before it can have its orders, so it should be the first thing.
-    """
-    ours, theirs = socket.socketpair()
-    with ours, ExitStack() as stack:
-        with theirs:
-            process = stack.enter_context(
-                command.spawn(
-                    (sys.executable, "-P", "-m", "harness.hand", str(theirs.fileno())),
-                    env={**ENVIRONMENT, "PYTHONPATH": str(layout.root)},
-                    pass_fds=[theirs.fileno()],
-                    # Until it has its orders, and a log with them.
-                    stdout=STDERR,
-                    stderr=STDERR,
-                )
-            )
-        yield Hand(process, ours)
 
 
 @contextmanager
@@ -165,7 +125,7 @@ class Crew:
         self.told.append(_Told(hand, self.stack.enter_context(os.fdopen(source, "rb", buffering=0))))
         with os.fdopen(sink, "wb", buffering=0):
             descriptors = [self.log.fileno(), sink, self.common.fileno()]
-            hand.order(orders, descriptors + ([desk.descriptor] if desk else []))
+            hand.order(json.dumps(encode(orders)), descriptors + ([desk.descriptor] if desk else []))
 
     def _events(self, patience: float) -> Iterator[tuple[_Told, Event]]:
         """All events as they come, until no process will tell any more."""

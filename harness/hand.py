@@ -1,97 +1,56 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A process of the crew: it makes itself ready while there is nothing else to do, and runs scenarios.
+"""A process that can run scenarios (work.py), from its start to its orders.
 
-It is started with the number of a socket, which its orders come on (exchange.Orders, as JSON until the end of
-the stream), and with these the descriptors of its log, of where its events go, of the file that the whole
-crew has, and of a terminal where somebody sits there.
+Imports next to nothing, so that it can be started before all that has to be imported to know its orders.
 """
 
 from __future__ import annotations
 
-import gc
-import json
-import os
-import signal
 import socket
+import subprocess
 import sys
-import threading
-from types import FrameType
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 
-from harness import boot
-from harness.case import Bench
-from harness.exchange import Orders, decode
+from harness import command
+from harness.layout import Layout
 
-OPTIONS = (
-    *("-c", os.devnull, "--strict-markers", "--import-mode=importlib", "-q", "--no-header", "--tb=short"),
-    *("-p", "no:cacheprovider", "-p", "no:junitxml", "-p", "no:faulthandler"),
-    # What no scenario has a use for and takes long to import, or at the end to collect garbage: Python tells
-    # of exceptions that nobody could catch by itself.
-    *("-p", "no:unittest", "-p", "no:debugging", "-p", "no:unraisableexception"),
-)
-CHUNK, DESCRIPTORS = 1 << 16, 4
+STDERR = 2
+# What the user set for pytest elsewhere must not change what a scenario means.
+ENVIRONMENT = {"PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": ""}
 
 
-def main() -> int:
-    """Returns pytest's exit status, and 0 where no orders came."""
-    gc.disable()  # nothing that is imported is garbage
-    learning = threading.Thread(target=_learn, name="luh-imports")
-    learning.start()
-    with socket.socket(fileno=int(sys.argv[1])) as line:
-        text, descriptors = _receive(line)
-    if not text:
-        return 0
-    log, *rest = descriptors
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(log, stream.fileno())
-    signal.signal(signal.SIGTERM, _interrupt)
-    return _obey(decode(Orders, json.loads(text)), learning, *rest)
+@dataclass(frozen=True, slots=True)
+class Hand:
+    """The process, and the line on which it waits for its orders."""
+
+    process: subprocess.Popen[bytes]
+    line: socket.socket
+
+    def order(self, orders: str, descriptors: Sequence[int]) -> None:
+        """Give it its only orders, and copies of these descriptors (work.py says which)."""
+        with self.line, suppress(BrokenPipeError, ConnectionResetError):  # it has said why it ended
+            socket.send_fds(self.line, [orders.encode()], descriptors)
 
 
-def _learn() -> None:
-    """Import what takes longest, beside the start of a machine."""
-    import pytest
+@contextmanager
+def ready(layout: Layout) -> Iterator[Hand]:
+    """A process that makes itself ready to run scenarios, and is gone when the block is left.
 
-    import harness.plugin
-
-    assert harness.plugin and pytest
-
-
-def _receive(line: socket.socket) -> tuple[bytes, list[int]]:
-    text, descriptors, _, _ = socket.recv_fds(line, CHUNK, DESCRIPTORS)
-    while chunk := line.recv(CHUNK):
-        text += chunk
-    for descriptor in descriptors:
-        os.set_inheritable(descriptor, False)
-    return text, descriptors
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """SIGTERM leaves through every `with` and fixture, as Ctrl-C does."""
-    raise KeyboardInterrupt
-
-
-def _obey(
-    orders: Orders, learning: threading.Thread, events: int, common: int, desk: int | None = None
-) -> int:
-    bench = decode(Bench, json.loads(orders.bench.read_text(encoding="utf-8")))
-    with boot.ahead(bench, wanted=orders.eager) as ahead:
-        learning.join()
-        gc.freeze()  # nor is it at the end
-        gc.enable()
-        from harness import plugin
-
-        run = plugin.Run(
-            emit=plugin.Emitter(events),
-            bench=bench,
-            began=orders.began,
-            desk=desk,
-            common=common,
-            ahead=ahead,
-        )
-        # Without confcutdir pytest lists all folders from / down, and takes a conftest.py of each.
-        here = ("--rootdir", str(orders.folder), "--confcutdir", str(orders.folder))
-        return plugin.start((*OPTIONS, *here, *orders.nodes), run)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    That takes it as long as the stages take before it can have its orders, so it should be the first thing.
+    """
+    ours, theirs = socket.socketpair()
+    with ours, ExitStack() as stack:
+        with theirs:
+            process = stack.enter_context(
+                command.spawn(
+                    (sys.executable, "-P", "-m", "harness.work", str(theirs.fileno())),
+                    env={**ENVIRONMENT, "PYTHONPATH": str(layout.root)},
+                    pass_fds=[theirs.fileno()],
+                    # Until it has its orders, and a log with them.
+                    stdout=STDERR,
+                    stderr=STDERR,
+                )
+            )
+        yield Hand(process, ours)

@@ -3,7 +3,7 @@
 
 An entry is a directory `ROOT/KIND/DIGEST`. It appears whole or not at all (rename(2)), and a lock per
 entry (flock(2)) lets a second run wait for the first one's result instead of making it again. It is sealed
-with the digests of its files, so that one that a disk or a person has damaged is noticed and made again.
+with checksums of its files, so that one that a disk or a person has damaged is noticed and made again.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import os
 import shutil
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -27,9 +28,10 @@ from harness.deadline import Deadline
 from harness.errors import DeadlineError, InfraError
 
 DIGEST_LENGTH = 20
-SEAL = ".sealed.json"
+SEAL = ".seal.json"
 # Of a larger file only the size is looked at, each time that its entry is used.
 LARGEST_CHECKED = 32 << 20
+CHUNK = 1 << 20
 LOCK_POLL_SECONDS = 0.1
 
 
@@ -143,7 +145,7 @@ def _damage(entry: Path) -> str:
 
 
 def _state(path: Path) -> list[object]:
-    """Size and digest of a file."""
+    """Size and checksum of a file."""
     status = path.stat()
     checked = status.st_size <= LARGEST_CHECKED
     return [status.st_size, _content(path, status.st_size, status.st_mtime_ns) if checked else ""]
@@ -151,9 +153,15 @@ def _state(path: Path) -> list[object]:
 
 @cache
 def _content(path: Path, size: int, modified: int) -> str:
-    """The digest of a file; looked at once in a process as long as size and time stay the same."""
+    """The checksum of a file; looked at once in a process as long as size and time stay the same.
+
+    Against accidents, at twice the speed of a digest: every run reads both kernels and the image.
+    """
+    checksum = 0
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while chunk := file.read(CHUNK):
+            checksum = zlib.crc32(chunk, checksum)
+    return f"{checksum:08x}"
 
 
 def _remove(entry: Path) -> None:

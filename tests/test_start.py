@@ -17,8 +17,8 @@ CLI = ("-m", "harness.cli")
 IMPORTS = ("-c", "import sys; [__import__(name) for name in sys.argv[1:]]")
 COLLECT = """
 import sys
-from harness import hand, plugin
-plugin.start((*hand.OPTIONS, "--collect-only", *sys.argv[1:]), plugin.Run())
+from harness import plugin, work
+plugin.start((*work.OPTIONS, "--collect-only", *sys.argv[1:]), plugin.Run())
 """
 CHILD = ("-c", COLLECT, f"--rootdir={ROOT}/selftests", "selftests/test_basic.py")
 # Of a machine elsewhere, of a prompt, of mail, of a download, of the report, of what is shown on a terminal.

@@ -40,6 +40,9 @@ COMMANDS = {
     "test": ("test", "run the project's own tests"),
 }
 
+# Whose scenarios need a process that takes as long to start as all else takes before it has work.
+WITH_A_HAND = ("run",)
+
 
 class Command(Protocol):
     """What each of those modules is."""

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from harness.case import Access, Bench, Case
 from harness.commands import kernels, machines, output, remotes
-from harness.crew import Hand, ready
 from harness.layout import Layout
 from harness.options import DEFAULT_RECIPE, SHELL_RECIPE, Parser, positive
 from harness.store import Store
@@ -59,11 +58,7 @@ def add(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    with ready(Layout.here()) as hand:
-        return _run(options, _case(options), hand)
-
-
-def _run(options: argparse.Namespace, case: Case, hand: Hand) -> int:
+    case = _case(options)
     from harness import attempt
     from harness.report import directory
     from harness.shell import gdb
@@ -91,7 +86,7 @@ def _run(options: argparse.Namespace, case: Case, hand: Hand) -> int:
             progress=progress,
             place=replace(place, equip=equip),
             desk=desk,
-            hand=hand,
+            hand=options.hand,
         )(case)
     return output.conclude(options, shown, case, verdict)
 

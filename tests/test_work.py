@@ -12,9 +12,10 @@ import pytest
 
 from harness.boot import AHEAD, Boot
 from harness.case import Bench, Outcome
-from harness.crew import hired, ready
+from harness.crew import hired
 from harness.exchange import Collected, Ended, Event
 from harness.guest.journal import Journal
+from harness.hand import ready
 from harness.layout import Layout
 
 SECONDS = 30.0
