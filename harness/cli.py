@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 from harness import __version__
 from harness.commands import COMMANDS, WITH_A_HAND, command
 from harness.errors import HarnessError, KernelError, UsageError
-from harness.layout import Layout
 from harness.options import BROKEN, FAILED, USAGE, Parser, say
 
 if TYPE_CHECKING:
@@ -86,6 +85,7 @@ def _hand(argv: list[str]) -> Iterator[Hand | None]:
         yield None
         return
     from harness.hand import ready
+    from harness.layout import Layout
 
     with ready(Layout.here()) as hand:
         yield hand

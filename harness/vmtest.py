@@ -77,6 +77,12 @@ def measure(tree: PatchedTree, store: Store, count: int, progress: Progress) -> 
                 lambda: _vmtest(script, build, TESTS[:1]),
             ),
             _Entry(
+                "luo_kexec_simple by both",
+                0.25,
+                partial(_luh, "kselftest", *TESTS[:1]),
+                lambda: _vmtest(script, build, TESTS[:1]),
+            ),
+            _Entry(
                 "the four LUO tests",
                 0.25,
                 partial(_luh, "kselftest", *TESTS),
