@@ -419,17 +419,21 @@ class _Attempt:
                     if name not in self.running:
                         self.running.append(name)
                     self.timeline.progress(Update(words.scenario(name), text))
+                    self._look_ahead()
                 case Remark():
                     self._remark(event)
                 case Ended(result):
                     self._report(result)
 
         crew.begin(bench)
-        # What is needed at the end anyway does not take a moment of its own here.
-        self.environment = record.environment(self.layout, arguments.PROGRAM)
-        files.prepare()
         self._check(crew.follow(bench, on_event), troubles)
         self.results.sort(key=lambda result: self.expected.index(result.name))
+
+    def _look_ahead(self) -> None:
+        """Once, have ready what the end needs: a scenario has begun, and it is its host's turn."""
+        if self.environment is None:
+            self.environment = record.environment(self.layout, arguments.PROGRAM)
+            files.prepare()
 
     def _check(self, status: int, troubles: list[Uncollected]) -> None:
         """Raise where the scenarios' process did not run what it was asked for."""
