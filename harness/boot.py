@@ -8,19 +8,21 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.case import Access, Bench, Phase
 from harness.deadline import Deadline
 from harness.errors import HarnessError
 from harness.guest.journal import Journal
-from harness.guest.resources import Capabilities
-from harness.guest.session import Session
 from harness.machine import snapshot
 from harness.machine.arguments import Memory, command_line
 from harness.machine.host import HostMachine
 from harness.machine.qemu import Machine
 from harness.machine.snapshot import Snapshot
 from harness.store import Store
+
+if TYPE_CHECKING:
+    from harness.guest.session import Session
 
 BOOT_SECONDS = 30.0
 # Another run may be taking the snapshot that this one waits for.
@@ -112,10 +114,14 @@ class Boot:
         """The session of a machine that goes on from a snapshot; the stack ends it. Raises HarnessError."""
         self.step("starting")
         # Before it starts: another run may remove the snapshot, and what has its files open keeps them.
-        capabilities = Capabilities(ready.capabilities())
+        able = ready.capabilities()
         machine = stack.enter_context(Machine(self.bench, ready.memory, ready.console()))
         self.adopt(machine)
         deadline = self._deadline("the start from a snapshot")
+        # QEMU is on its way already, and this takes as long to import as it does to start.
+        from harness.guest.resources import Capabilities
+        from harness.guest.session import Session
+
         with self.journal.phase("boot"):
             snapshot.load(machine, ready, deadline)
             session = Session.resume(
@@ -125,7 +131,7 @@ class Boot:
                 time_scale=self.bench.time_scale,
                 journal=self.journal,
             )
-            session.capabilities = capabilities
+            session.capabilities = Capabilities(able)
             return session
 
     def _take(self, directory: Path) -> None:
@@ -139,6 +145,8 @@ class Boot:
             snapshot.save(machine, directory, capabilities, self._deadline("saving a snapshot"))
 
     def _first_word(self, machine: HostMachine) -> Session:
+        from harness.guest.session import Session
+
         return Session.open(
             machine,
             self._deadline("the kernel's first boot"),

@@ -24,7 +24,7 @@ CHILD = ("-c", COLLECT, f"--rootdir={ROOT}/selftests", "selftests/test_basic.py"
 # Of a machine elsewhere, of a prompt, of mail, of a download, of the report, of what is shown on a terminal.
 REMOTE, PROMPT = {"paramiko", "harness.ssh.connection"}, {"pdb", "code"}
 MAIL, DOWNLOAD = {"email", "mailbox"}, {"urllib.request", "http.client", "ssl"}
-REPORT, SHOWN = {"jinja2", "harness.report.html"}, {"rich"}
+REPORT, SHOWN = {"jinja2", "harness.report.html", "harness.report.junit"}, {"rich"}
 
 
 def imported(words: tuple[str, ...]) -> set[str]:

@@ -12,7 +12,6 @@ from harness.case import Case, Kernel, Verdict
 from harness.errors import InfraError
 from harness.report.directory import REPORT, point_latest
 from harness.report.document import Document, document
-from harness.report.junit import junit
 from harness.report.ktap import ktap
 
 
@@ -27,8 +26,9 @@ def _text(made: Document) -> str:
 
 def prepare() -> None:
     """Compile what `write` needs, for those who have nothing else to do until there is something to write."""
-    from harness.report import html  # a template engine takes long to import
+    from harness.report import html, junit  # a template engine and XML take long to import
 
+    assert junit
     html.template()
 
 
@@ -40,6 +40,7 @@ def write(case: Case, verdict: Verdict, rules: Mapping[str, str] | None = None) 
     Raises InfraError where the disk does not take them.
     """
     from harness.report.html import page
+    from harness.report.junit import junit
 
     directory = verdict.directory
     try:
