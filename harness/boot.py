@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.case import Access, Bench, Phase
+from harness.case import Access, Bench
 from harness.deadline import Deadline
 from harness.errors import HarnessError
 from harness.guest.journal import Journal
@@ -62,18 +63,23 @@ class Boot:
         """The session of the host that was started ahead; None where there is none, or not such a one."""
         if self.ahead is None:
             return None
-        machine, session = self.ahead.machine, self.ahead.session
-        with ExitStack() as inner:
+        machine = self.ahead.machine
+        with suppress(HarnessError), ExitStack() as inner:
             inner.enter_context(self.ahead.stack)
-            if replace(self.bench, directory=machine.bench.directory) != machine.bench or machine.why_ended():
+            if replace(self.bench, directory=machine.bench.directory) != machine.bench:
                 return None
             self.step("starting")
+            session = self.ahead.session.result()
+            if machine.why_ended():
+                return None
             machine.move(self.bench)
             self.adopt(machine)
-            self.journal.record(self.ahead.phase)
+            for phase in session.journal.phases:
+                self.journal.record(phase)
             session.journal = self.journal
             stack.push(inner.pop_all())
-        return session
+            return session
+        return None
 
     def _booted(self, stack: ExitStack) -> Session:
         self.step("booting")
@@ -100,8 +106,10 @@ class Boot:
         trouble = ready.trouble
         if not trouble:
             try:
+                # Before it starts: another run may remove the snapshot, but what has files open keeps them.
+                able = ready.capabilities()
                 with ExitStack() as inner:
-                    session = self.resumed(inner, ready)
+                    session = self.woken(self.waiting(inner, ready), ready, able)
                     stack.push(inner.pop_all())
                     return session
             except HarnessError as error:
@@ -110,18 +118,22 @@ class Boot:
         self.remark(trouble)
         return None
 
-    def resumed(self, stack: ExitStack, ready: Snapshot) -> Session:
-        """The session of a machine that goes on from a snapshot; the stack ends it. Raises HarnessError."""
+    def waiting(self, stack: ExitStack, ready: Snapshot) -> Machine:
+        """A machine that waits for a snapshot's state; the stack ends it. Raises HarnessError."""
         self.step("starting")
-        # Before it starts: another run may remove the snapshot, and what has its files open keeps them.
-        able = ready.capabilities()
         machine = stack.enter_context(Machine(self.bench, ready.memory, ready.console()))
         self.adopt(machine)
-        deadline = self._deadline("the start from a snapshot")
-        # QEMU is on its way already, and this takes as long to import as it does to start.
+        return machine
+
+    def woken(self, machine: Machine, ready: Snapshot, able: Mapping[str, str]) -> Session:
+        """The session of a machine that waited. Raises HarnessError where it does not come to life.
+
+        able: what the snapshot's kernel can do.
+        """
         from harness.guest.resources import Capabilities
         from harness.guest.session import Session
 
+        deadline = self._deadline("the start from a snapshot")
         with self.journal.phase("boot"):
             snapshot.load(machine, ready, deadline)
             session = Session.resume(
@@ -161,11 +173,13 @@ class Boot:
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """A host that went on from its snapshot before a scenario asked for one; the stack ends it."""
+    """A host that goes on from its snapshot before a scenario asks for one; the stack ends it.
+
+    session: raises HarnessError where it did not come to life.
+    """
 
     machine: Machine
-    session: Session
-    phase: Phase
+    session: Future[Session]
     stack: ExitStack
 
 
@@ -185,15 +199,15 @@ def _started_ahead(bench: Bench, stack: ExitStack) -> Ahead | None:
     ready = snapshot.found(bench, store) if store else None
     if ready is None or ready.trouble:
         return None
-    machines: list[HostMachine] = []
-    boot = Boot(bench, Journal(), lambda step: None, lambda remark: None, machines.append)
+    boot = Boot(bench, Journal(), lambda step: None, lambda remark: None, lambda machine: None)
     stack.callback(shutil.rmtree, bench.directory, ignore_errors=True)
     with suppress(HarnessError, OSError), ExitStack() as inner:
-        session = boot.resumed(inner, ready)
+        able = ready.capabilities()
+        machine = boot.waiting(inner, ready)
+        # It wakes while the scenarios are being collected, which needs this thread.
+        waking = inner.enter_context(ThreadPoolExecutor(1)).submit(boot.woken, machine, ready, able)
         stack.push(inner.pop_all())
-        (machine,), (phase,) = machines, boot.journal.phases
-        assert isinstance(machine, Machine)
-        return Ahead(machine, session, phase, stack)
+        return Ahead(machine, waking, stack)
     return None
 
 

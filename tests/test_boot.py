@@ -114,18 +114,26 @@ def test_host_that_was_started_ahead_and_is_not_wanted_leaves_nothing(host: Host
     assert not (bench.directory / boot.AHEAD).exists()
 
 
-@pytest.mark.parametrize("snapshot", ["none yet", "not wanted", "of no use"])
-def test_no_host_is_started_ahead_without_a_snapshot(
-    host: Host, standin: Callable[..., None], snapshot: str
-) -> None:
-    if snapshot != "none yet":
+@pytest.mark.parametrize("wanted", [True, False])
+def test_no_host_is_started_ahead_without_a_snapshot(host: Host, wanted: bool) -> None:
+    if not wanted:
         host.up()
-    if snapshot == "of no use":
-        standin("unloaded")
-    bench = replace(host.bench, snapshots=None) if snapshot == "not wanted" else host.bench
+    bench = host.bench if wanted else replace(host.bench, snapshots=None)
     with boot.ahead(bench) as ahead:
         assert ahead is None
-        assert not (bench.directory / boot.AHEAD).exists() or snapshot == "of no use"
+        assert not (bench.directory / boot.AHEAD).exists()
+
+
+def test_snapshot_that_no_host_starts_from_is_told_where_one_is_wanted(
+    host: Host, bench: Bench, standin: Callable[..., None]
+) -> None:
+    host.up()
+    standin("unloaded")
+    with boot.ahead(bench) as ahead:
+        host.up(ahead)
+    (remark,) = host.remarks
+    assert "load of migration failed" in remark
+    assert host.steps[-1] == "booting"
 
 
 def test_console_has_what_was_said_before_the_snapshot(host: Host, bench: Bench) -> None:

@@ -27,8 +27,12 @@ STAGE_NEEDS = {
 }
 # attempt, boot and plugin compose the stages, and so does what runs the kernel's own tests, what a person
 # works with, what tries patches (workshop), and what takes a start apart (breakdown); diagnosis composes a
-# machine's end with its kernels' sources; the command line only names what is in their catalogues.
-COMPOSERS = {"attempt", "boot", "breakdown", "plugin", "upstream", "diagnosis", "remote", "shell", "workshop"}
+# machine's end with its kernels' sources; work imports ahead of time what scenarios will; the command line
+# only names what is in their catalogues.
+COMPOSERS = {
+    *("attempt", "boot", "breakdown", "diagnosis", "plugin", "remote", "shell", "upstream", "work"),
+    "workshop",
+}
 # A bisection reads repositories and the versions in them; it knows no other part of a stage.
 CATALOGUES = {
     "repro": {"report"},
