@@ -50,6 +50,12 @@ def test_without_a_command_none_is_imported(words: tuple[str, ...]) -> None:
     assert own == {"harness.commands", "harness.errors", "harness.options"}
 
 
+def test_only_a_command_with_scenarios_starts_a_process_for_them() -> None:
+    assert "harness.hand" in imported((*CLI, "run", "--froom"))
+    for words in (("run", "--help"), ("list", "--froom"), ("--version",)):
+        assert "harness.hand" not in imported((*CLI, *words))
+
+
 def test_a_run_here_imports_nothing_for_one_elsewhere_nor_its_report_before_it_waits() -> None:
     found = imported((*IMPORTS, "harness.attempt", "harness.commands.run"))
     assert "harness.crew" in found
