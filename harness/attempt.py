@@ -75,10 +75,9 @@ def make(
 ) -> Attempt:
     """An Attempt that builds in the store and leaves its traces and results in a new directory below `runs`.
 
-    trials: what is run once all is built, and not the case's scenarios. place: where the machines
-    are, and what they have beyond what the case says. desk:
-    where somebody sits who wants a prompt at a failure. hand: a process for the scenarios of the only case
-    that there is, if it has started already.
+    trials: what is run once all is built, and not the case's scenarios. place: where the machines are, and
+    what they have beyond what the case says. desk: where somebody sits who wants a prompt at a failure. hand:
+    a process for the scenarios of the only case that there is, if it has started already.
     It raises UsageError for a case that cannot be, which leaves nothing; every other error is in the verdict.
     What cuts it off (Ctrl-C, a mistake of the harness) is raised again when the results that there are until
     then have been written.
@@ -337,10 +336,7 @@ class _Attempt:
             progress(_said(f"{image.name}, {words.size(image.path.stat().st_size)}"))
         kernel, next_kernel = self.kernels[self.case.kernel], self.kernels[self.case.next_kernel]
         machine = self.case.machine
-        appetite = max(kernel.appetite, next_kernel.appetite)
-        room = self.place.room()
-        jobs = 1 if self.desk else self.case.jobs or room.fitting(machine.memory * appetite)
-        return Bench(
+        bench = Bench(
             kernel,
             next_kernel,
             image,
@@ -349,10 +345,11 @@ class _Attempt:
             self.directory,
             self.case.seed,
             snapshots=self.store.root if self.case.snapshots else None,
-            jobs=jobs,
             vmcore=self.case.vmcore,
-            crowding=room.crowding(jobs, machine.cpus),
         )
+        room = self.place.room()
+        jobs = 1 if self.desk else self.case.jobs or room.fitting(machine.memory * bench.appetite)
+        return replace(bench, jobs=jobs, crowding=room.crowding(jobs, machine.cpus))
 
     def _keep_origins(self) -> None:
         """Leave in the run directory what nobody else has: the state of a user's tree, and a thread."""

@@ -214,9 +214,9 @@ def _started_ahead(bench: Bench, stack: ExitStack) -> Ahead | None:
 def _snapshots(bench: Bench) -> Store | None:
     """Where the snapshots are that hosts of this bench may start from, if they may.
 
-    A shell, a debugger and a network card are of one machine.
+    A shell, a debugger and a network card are of one machine; who wants a dump has a failing boot as it is.
     """
     elsewhere = bench.launcher or bench.target
-    if bench.snapshots is None or bench.access != Access() or elsewhere:
+    if bench.snapshots is None or bench.access != Access() or bench.vmcore or elsewhere:
         return None
     return Store(bench.snapshots)

@@ -98,9 +98,7 @@ class Crew:
         """Have the first process collect its scenarios and run them."""
         self.orders.bench.write_text(json.dumps(encode(bench), indent=2) + "\n", encoding="utf-8")
         (first,) = self.hands
-        # Somebody at the desk sees a failing boot as it is, and so does a dump.
-        eager = self.desk is None and not bench.vmcore
-        self._order(first, replace(self.orders, eager=eager), self.desk)
+        self._order(first, replace(self.orders, eager=True), self.desk)
 
     def follow(self, bench: Bench, on_event: Callable[[Event], None]) -> int:
         """Pass on what they tell until all have ended, and return pytest's exit status.

@@ -174,7 +174,6 @@ class _Given:
 
     run: Run
 
-    @pytest.hookimpl(tryfirst=True)
     def pytest_configure(self, config: pytest.Config) -> None:
         config.stash[RUN] = self.run
 
@@ -182,8 +181,6 @@ class _Given:
 def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
-    if RUN not in config.stash:
-        config.stash[RUN] = Run()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -281,8 +278,6 @@ def host(request: pytest.FixtureRequest, bench: Bench) -> Iterator[Session]:
         with _memory_kept(trial), _kept_at_failure(request, trial, bench):
             yield
 
-    # Somebody at the desk sees a failing boot as it is, and so does a dump.
-    bench = replace(bench, snapshots=None) if run.desk is not None or bench.vmcore else bench
     ahead, run.ahead = run.ahead, None
     boot = Boot(bench, trial.journal, trial.step, remark, adopt, kept, ahead)
     with _room(request.node, run, bench), boot.host() as session:

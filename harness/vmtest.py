@@ -69,25 +69,11 @@ def measure(tree: PatchedTree, store: Store, count: int, progress: Progress) -> 
     build = store.workspace(KIND, digest(tree.digest))
     deadline = Deadline.after(BUILD_SECONDS, "vmtest.sh's build directory")
     with locked(build / "lock", deadline):
+        one, four = (partial(_vmtest, script, build, tests) for tests in (TESTS[:1], TESTS))
         entries = (
-            _Entry(
-                "one live-update test",
-                0.25,
-                partial(_luh, "run", SCENARIO),
-                lambda: _vmtest(script, build, TESTS[:1]),
-            ),
-            _Entry(
-                "luo_kexec_simple by both",
-                0.25,
-                partial(_luh, "kselftest", *TESTS[:1]),
-                lambda: _vmtest(script, build, TESTS[:1]),
-            ),
-            _Entry(
-                "the four LUO tests",
-                0.25,
-                partial(_luh, "kselftest", *TESTS),
-                lambda: _vmtest(script, build, TESTS),
-            ),
+            _Entry("one live-update test", 0.25, partial(_luh, "run", SCENARIO), one),
+            _Entry("luo_kexec_simple by both", 0.25, partial(_luh, "kselftest", TESTS[0]), one),
+            _Entry("the four LUO tests", 0.25, partial(_luh, "kselftest", *TESTS), four),
         )
         return _contests(entries, count, progress, warm_up=True)
 

@@ -84,24 +84,21 @@ def key(bench: Bench) -> str:
 
 def provide(bench: Bench, store: Store, take: Callable[[Path], None], deadline: Deadline) -> Snapshot:
     """The snapshot for a bench's machine; `take(directory)` makes it where the store does not have it."""
-    name = key(bench)
-    if found := _found(name, store):
-        return found
-    entry = store.produce(KIND, name, take, deadline=deadline)
+    if ready := found(bench, store):
+        return ready
+    entry = store.produce(KIND, key(bench), take, deadline=deadline)
     _prune(store, entry)
     return Snapshot(entry)
 
 
 def found(bench: Bench, store: Store) -> Snapshot | None:
     """The snapshot for a bench's machine, if the store has it."""
-    return _found(key(bench), store)
-
-
-def _found(name: str, store: Store) -> Snapshot | None:
-    if entry := store.find(KIND, name):
-        with suppress(OSError):
-            os.utime(entry)
-    return Snapshot(entry) if entry else None
+    entry = store.find(KIND, key(bench))
+    if entry is None:
+        return None
+    with suppress(OSError):
+        os.utime(entry)
+    return Snapshot(entry)
 
 
 def disable(snapshot: Snapshot, error: HarnessError) -> str:
