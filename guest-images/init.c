@@ -4,8 +4,8 @@
  * images that have them, a root shell on the second console and, once, the script /luh/start.
  *
  * Compiled with -DAGENT_ARGV='"program", "argument", ...' and -DLIBRARY_PATH='"dir:dir"'. The agent is a
- * child, not pid 1 itself, so that scenarios can kill it and so that kexec finds the files it holds open. Its
- * interpreter starts while all is being mounted; the first agent waits for the end of that (AGENT_WAITS).
+ * child, not pid 1 itself, so that scenarios can kill it and so that kexec finds the files it holds open. It
+ * starts while all is being mounted, and waits for the end of that (AGENT_WAITS_ON).
  * With `luh.once` on the kernel command line the machine is switched off when the agent ends.
  */
 #define _GNU_SOURCE
@@ -45,10 +45,10 @@ static const struct {
 	{ "cgroup2", "/sys/fs/cgroup", NULL },
 };
 
-/* Names the descriptor that is at its end once all is mounted. */
-#define AGENT_WAITS "LUH_MOUNTED"
+/* The descriptor that is at its end once all is mounted. */
+#define AGENT_WAITS_ON 3
 
-static int mounted[2] = { -1, -1 };
+static int mounted[2];
 
 static void mount_all(void)
 {
@@ -158,26 +158,29 @@ static void tell_shell_ended(void)
 
 static int inherit_mounted(void)
 {
-	char number[16];
-
-	if (mounted[0] < 0 || fcntl(mounted[0], F_SETFD, 0))
-		return 0;
-	snprintf(number, sizeof(number), "%d", mounted[0]);
-	return setenv(AGENT_WAITS, number, 1);
+	if (mounted[0] == AGENT_WAITS_ON)
+		return fcntl(AGENT_WAITS_ON, F_SETFD, 0);
+	return dup2(mounted[0], AGENT_WAITS_ON) < 0;
 }
 
-static pid_t start_first_agent(void)
+static pid_t start_agent(void (*meanwhile)(void))
 {
 	pid_t agent;
 
 	if (pipe2(mounted, O_CLOEXEC))
-		mounted[0] = mounted[1] = -1;
+		return -1;
 	agent = start(agent_argv[0], agent_argv, inherit_mounted);
-	mount_all();
-	read_far_ahead();
+	if (meanwhile)
+		meanwhile();
 	close(mounted[0]);
 	close(mounted[1]);
 	return agent;
+}
+
+static void mount_and_read(void)
+{
+	mount_all();
+	read_far_ahead();
 }
 
 int main(void)
@@ -187,7 +190,7 @@ int main(void)
 
 	mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
 	open_console();
-	agent = start_first_agent();
+	agent = start_agent(mount_and_read);
 	shell = start_shell();
 	if (!access(START_SCRIPT, X_OK))
 		start(START_SCRIPT, start_argv, NULL);
@@ -206,6 +209,6 @@ int main(void)
 		if (runs_once())
 			reboot(RB_POWER_OFF);
 		usleep(PAUSE_MICROSECONDS);
-		agent = start(agent_argv[0], agent_argv, NULL);
+		agent = start_agent(NULL);
 	}
 }

@@ -59,7 +59,7 @@ MODULES = (
 )
 RETRY_SECONDS = 0.05
 # guest-images/init.c
-MOUNTED_VARIABLE = "LUH_MOUNTED"
+WAITS_ON = 3
 
 
 class Agent:
@@ -183,10 +183,12 @@ def _probe() -> int:
 
 
 def _await_mounts() -> None:
-    """Init mounts all while this interpreter starts, and closes a pipe when it has."""
-    if number := os.environ.pop(MOUNTED_VARIABLE, ""):
-        os.read(int(number), 1)
-        os.close(int(number))
+    """Init mounts all while this process starts, and closes the other end when it has."""
+    try:
+        os.read(WAITS_ON, 1)
+        os.close(WAITS_ON)
+    except OSError:
+        pass  # it was waited for before (frozen.py)
 
 
 def _load_modules() -> None:

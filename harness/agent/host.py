@@ -7,7 +7,6 @@ import os
 import sys
 import time
 
-from . import ENTERED
 from .wire import PROTOCOL
 
 TYPE_CHECKING = False
@@ -183,6 +182,8 @@ def timed_log() -> list[list[object]]:
 
 def started() -> dict[str, float]:
     """When this process began, to a clock tick, and when Python reached its first line: boot time."""
+    from . import ENTERED  # which is another one in an agent that was frozen
+
     fields = _text("/proc/self/stat").rpartition(")")[2].split()
     return {"process": int(fields[19]) / os.sysconf("SC_CLK_TCK"), "python": ENTERED}
 

@@ -12,6 +12,8 @@ import os
 import sys
 import time
 
+from . import frozen
+from .__main__ import WAITS_ON
 from .files import File, pipe, socketpair
 from .kvm import Vm
 from .libc import syscall
@@ -45,10 +47,15 @@ def spawn() -> Process:
     """Start another agent, the way this one was started; nothing of this one's is inherited."""
     ours, theirs = socketpair()
     own = len(sys.argv) - 1
-    argv = [*sys.orig_argv[: len(sys.orig_argv) - own], "--stream", str(theirs.fd)]
-    os.set_inheritable(theirs.fd, True)
+    plain = sys.orig_argv[: len(sys.orig_argv) - own]
+    redirected = [(os.POSIX_SPAWN_DUP2, theirs.fd, WAITS_ON)]
     try:
-        pid = os.posix_spawn(sys.executable, argv, os.environ)
+        if frozen.program:
+            pid = os.posix_spawn(frozen.program, [frozen.program], os.environ, file_actions=redirected)
+            os.write(ours.fd, b"\0")
+        else:
+            argv = [*plain, "--stream", str(WAITS_ON)]
+            pid = os.posix_spawn(sys.executable, argv, os.environ, file_actions=redirected)
     finally:
         theirs.close()
     return Process(ours.fd, pid)

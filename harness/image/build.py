@@ -18,7 +18,9 @@ from harness.case import Image, Progress, Update, waiting
 from harness.command import find, run
 from harness.deadline import Deadline
 from harness.errors import UsageError
-from harness.image import interpreter
+from harness.image import frozen, interpreter
+from harness.image.compiler import COMPILER, SECONDS, compiled, tool
+from harness.image.frozen import Start
 from harness.image.recipe import Recipe
 from harness.store import Store, digest
 
@@ -33,13 +35,11 @@ START = (
 )
 AGENT_ARGUMENTS = ("--port", "luh.agent")
 
-COMPILER, STRIP, MKFS = "gcc", "strip", "mkfs.erofs"
-WARNINGS = ("-Wall", "-Wextra", "-Werror")
+STRIP, MKFS = "strip", "mkfs.erofs"
 MOUNT_POINTS = ("dev", "proc", "run", "sys", "tmp")
 UUID = "6c756800-0000-4000-8000-000000000001"
 # Where programs are that a plain user's PATH leaves out.
 ADMINISTRATORS_PATH = "/usr/sbin:/sbin"
-SECONDS = 120.0
 BUNDLE = "agent.tar"
 
 
@@ -55,7 +55,7 @@ def build(recipe: Recipe, store: Store, progress: Progress) -> Image:
         deadline = Deadline.after(SECONDS, f"building the image {recipe.name}")
         waits = waiting(progress, "image", "builds the same image")
         entry = store.produce(
-            "images", key, lambda draft: _make(recipe, draft), deadline=deadline, waits=waits
+            "images", key, lambda draft: _make(recipe, draft, progress), deadline=deadline, waits=waits
         )
         took = time.monotonic() - started
         progress(Update("image", f"built {recipe.name} in {took:.1f} s", done=1.0, finished=True))
@@ -100,7 +100,7 @@ def _key(recipe: Recipe) -> str:
     """The digest of all that goes in: sources by content, programs by their stamps."""
     own_programs = [recipe.shell] * bool(recipe.shell) + [name for _, name in recipe.programs]
     programs = [interpreter.stamp(_tool(name)) for name in (COMPILER, STRIP, MKFS, *own_programs)]
-    own = sorted(Path(__file__).parent.glob("*.py"))
+    own = sorted(path for path in Path(__file__).parent.iterdir() if path.is_file())
     sources = [recipe.init, *(source for _, source in recipe.files)]
     sources += sorted(path for path in recipe.payloads.iterdir() if path.is_file())
     sources += _agent_sources()
@@ -120,21 +120,25 @@ def _tool(name: str) -> Path:
     return Path(path)
 
 
-def _make(recipe: Recipe, draft: Path) -> None:
-    root = draft / "root"
-    stage(recipe, root)
+def _make(recipe: Recipe, draft: Path, progress: Progress) -> None:
+    root, scratch = draft / "root", draft / "scratch"
+    start = stage(recipe, root)
+    if trouble := frozen.place_agent(root, AGENT_FOLDER, start, scratch):
+        text = f"its agent will start anew in each kernel, as none can be kept here: {trouble}"
+        progress(Update("image", text, finished=True))
     pack(root, draft / "root.erofs")
-    shutil.rmtree(root)
+    for folder in (root, scratch):
+        shutil.rmtree(folder)
 
 
 def pack(root: Path, target: Path) -> None:
     """Make target an erofs of the directory; of the same content it is the same bytes."""
     # -x-1: no extended attributes of the host's.
-    _run([MKFS, "-x-1", "-T0", f"-U{UUID}", "--all-root", "--quiet", target, root])
+    tool([MKFS, "-x-1", "-T0", f"-U{UUID}", "--all-root", "--quiet", target, root])
 
 
-def stage(recipe: Recipe, root: Path) -> None:
-    """Make the directory `root` and lay out in it what the image holds."""
+def stage(recipe: Recipe, root: Path) -> Start:
+    """Make the directory `root` and lay out in it what the image holds; returns how its agent is started."""
     for directory in MOUNT_POINTS:
         (root / directory).mkdir(parents=True)
     agent = root / AGENT_FOLDER.strip("/") / "agent"
@@ -154,15 +158,23 @@ def stage(recipe: Recipe, root: Path) -> None:
         _place_program(_tool(name), guest, root)
     if recipe.shell:
         _furnish_shell(_tool(recipe.shell), directories, root)
-    _compile_init(recipe.init, directories, root / "init")
+    start = Start(
+        (str(interpreter.executable()), "-I", "-S", "-B", "-c", START),
+        AGENT_ARGUMENTS,
+        ":".join(map(str, directories)),
+        recipe.without,
+    )
+    thaw = frozen.place_thaw(root, AGENT_FOLDER)
+    _compile_init(recipe.init, (thaw, *start.interpreter, *start.arguments), start.libraries, root / "init")
     _normalise(root)
+    return start
 
 
 def _assemble(source: Path, script: Path, target: Path) -> None:
     """A payload as KVM runs it: a flat binary for address 0 of the guest, without headers."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    flat = ["-Wl,--oformat=binary", "-Wl,--build-id=none", "-Wl,-e,0", f"-Wl,-T,{script}"]
-    _run([COMPILER, "-nostdlib", "-static", "-no-pie", *flat, "-o", target, source])
+    flat = ("-Wl,--oformat=binary", "-Wl,-e,0", f"-Wl,-T,{script}")
+    compiled(source, target, "-nostdlib", "-static", "-no-pie", *flat)
 
 
 def _place_program(program: Path, guest: PurePosixPath, root: Path) -> None:
@@ -183,27 +195,23 @@ def _furnish_shell(busybox: Path, directories: Sequence[Path], root: Path) -> No
     (root / "bin/agent").write_text(f'#!/bin/sh\n{python} -I -S -B -c {shlex.quote(START)} "$@"\n')
 
 
-def _compile_init(source: Path, directories: Sequence[Path], target: Path) -> None:
+def _compile_init(source: Path, agent: Sequence[str], libraries: str, target: Path) -> None:
     """pid 1, linked statically: it is up before anything else in the image has been read."""
-    argv = [str(interpreter.executable()), "-I", "-S", "-B", "-c", START, *AGENT_ARGUMENTS]
-    defines = [
-        f"-DAGENT_ARGV={', '.join(map(json.dumps, argv))}",
-        f"-DLIBRARY_PATH={json.dumps(':'.join(map(str, directories)))}",
-    ]
-    _run([COMPILER, "-Os", "-static", "-Wl,--build-id=none", *WARNINGS, *defines, "-o", target, source])
+    argv = f"-DAGENT_ARGV={', '.join(map(json.dumps, agent))}"
+    compiled(source, target, "-Os", "-static", argv, f"-DLIBRARY_PATH={json.dumps(libraries)}")
 
 
 def compile_library(target: Path) -> None:
     """What the agent does to many pages (harness/agent/bulk.py)."""
-    flags = ["-O2", "-fno-tree-vectorize", "-shared", "-fPIC", "-nostartfiles", "-Wl,--build-id=none"]
-    _run([COMPILER, *flags, *WARNINGS, "-o", target, LIBRARY_SOURCE])
+    flags = ("-O2", "-fno-tree-vectorize", "-shared", "-fPIC", "-nostartfiles")
+    compiled(LIBRARY_SOURCE, target, *flags)
 
 
 def _normalise(root: Path) -> None:
     """Take out what differs from one machine to the next: debug information and mode bits."""
     paths = sorted(root.rglob("*"))
     binaries = [path for path in paths if path.is_file() and not path.is_symlink() and _is_elf(path)]
-    _run([STRIP, "--strip-unneeded", *binaries])
+    tool([STRIP, "--strip-unneeded", *binaries])
     root.chmod(0o755)
     for path in paths:
         if not path.is_symlink():
@@ -221,7 +229,3 @@ def _is_script(path: Path) -> bool:
 def _begins(path: Path, magic: bytes) -> bool:
     with path.open("rb") as file:
         return file.read(len(magic)) == magic
-
-
-def _run(argv: Sequence[str | Path]) -> None:
-    run(argv, deadline=Deadline.after(SECONDS, f"running {Path(argv[0]).name} for the image"))

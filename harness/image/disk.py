@@ -9,7 +9,8 @@ from pathlib import Path
 
 from harness.case import Disk
 from harness.deadline import Deadline
-from harness.image.build import SECONDS, pack
+from harness.image.build import pack
+from harness.image.compiler import SECONDS
 from harness.store import Store, digest
 
 
