@@ -3,7 +3,7 @@
  * The guest's pid 1: mounts what user space expects, then keeps the agent running as its child; and, in
  * images that have them, a root shell on the second console and, once, the script /luh/start.
  *
- * Compiled with -DAGENT_ARGV='"program", "argument", ...' and -DLIBRARY_PATH='"dir:dir"'. The agent is a
+ * Compiled with -DAGENT_ARGV='"thaw", "program", "argument", ...' and -DLIBRARY_PATH='"dir:dir"'. The agent is a
  * child, not pid 1 itself, so that scenarios can kill it and so that kexec finds the files it holds open. It
  * starts while all is being mounted, and waits for the end of that (AGENT_WAITS_ON).
  * With `luh.once` on the kernel command line the machine is switched off when the agent ends.
@@ -11,6 +11,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <stdlib.h>
@@ -101,7 +102,9 @@ static int runs_once(void)
 	return 0;
 }
 
+/* The first word goes on with an agent that was kept (harness/image/thaw.c); without it, one starts anew. */
 static char *agent_argv[] = { AGENT_ARGV, NULL };
+static char **agent_starts = agent_argv;
 static char *start_argv[] = { START_SCRIPT, NULL };
 static char *shell_argv[] = { "-sh", NULL };
 
@@ -169,7 +172,7 @@ static pid_t start_agent(void (*meanwhile)(void))
 
 	if (pipe2(mounted, O_CLOEXEC))
 		return -1;
-	agent = start(agent_argv[0], agent_argv, inherit_mounted);
+	agent = start(agent_starts[0], agent_starts, inherit_mounted);
 	if (meanwhile)
 		meanwhile();
 	close(mounted[0]);
@@ -181,6 +184,12 @@ static void mount_and_read(void)
 {
 	mount_all();
 	read_far_ahead();
+}
+
+/* Somebody's will. Any other end may be of the kept agent's own, on a CPU that lacks what it needs. */
+static int was_killed(int status)
+{
+	return WIFSIGNALED(status) && (WTERMSIG(status) == SIGKILL || WTERMSIG(status) == SIGTERM);
 }
 
 int main(void)
@@ -208,6 +217,8 @@ int main(void)
 			WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 		if (runs_once())
 			reboot(RB_POWER_OFF);
+		if (!was_killed(status))
+			agent_starts = agent_argv + 1;
 		usleep(PAUSE_MICROSECONDS);
 		agent = start_agent(NULL);
 	}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -16,24 +17,34 @@ SECONDS = 30.0
 AGENT = "echo $$ $(grep -l ^State:.Z /proc/[0-9]*/status | wc -l) > /proc/self/fd/%d; sleep 0.05 & kill -9 $$"
 
 
-def compiled(source: Path, agent: str, target: Path) -> Path:
-    argv = ", ".join(f'"{word}"' for word in ("/bin/sh", "-c", agent))
-    defines = [f"-DAGENT_ARGV={argv}", '-DLIBRARY_PATH="/lib"']
+def compiled(source: Path, agent: tuple[str, ...], target: Path) -> Path:
+    defines = [f"-DAGENT_ARGV={', '.join(map(json.dumps, agent))}", '-DLIBRARY_PATH="/lib"']
     run(
         ["gcc", "-static", *defines, "-o", target, source], deadline=Deadline.after(SECONDS, "compiling init")
     )
     return target
 
 
+def lives(init: Recipe, kept: tuple[str, ...], namespaces: tuple[str, ...], folder: Path) -> list[list[str]]:
+    """What the first three agents report. kept: a program before the words that start one anew."""
+    reader, writer = os.pipe()
+    program = compiled(init.init, (*kept, "/bin/sh", "-c", AGENT % writer), folder / "init")
+    with os.fdopen(reader) as reports, spawn([*namespaces, program], pass_fds=(writer,)) as child:
+        os.close(writer)
+        found = [reports.readline().split() for _ in range(3)]
+        os.killpg(child.pid, signal.SIGKILL)
+    return found
+
+
 def test_a_killed_agent_comes_back_and_orphans_are_reaped(
     minimal: Recipe, namespaces: tuple[str, ...], tmp_path: Path
 ) -> None:
-    reader, writer = os.pipe()
-    init = compiled(minimal.init, AGENT % writer, tmp_path / "init")
-    with os.fdopen(reader) as reports, spawn([*namespaces, init], pass_fds=(writer,)) as child:
-        os.close(writer)
-        lives = [reports.readline().split() for _ in range(3)]
-        os.killpg(child.pid, signal.SIGKILL)
-    pids, zombies = zip(*lives, strict=True)
+    pids, zombies = zip(*lives(minimal, (), namespaces, tmp_path), strict=True)
     assert len(set(pids)) == 3
     assert set(zombies) == {"0"}
+
+
+def test_an_agent_that_cannot_go_on_is_started_anew(
+    minimal: Recipe, namespaces: tuple[str, ...], tmp_path: Path
+) -> None:
+    assert all(lives(minimal, ("/bin/false",), namespaces, tmp_path))
