@@ -29,7 +29,8 @@ HERE = "/proc/self/cwd"
 MASKED = (
     *("AVX", "AVX2", "AVX512F", "AVX512VL", "AVX512BW", "AVX512DQ", "AVX512CD", "BMI1", "BMI2", "ERMS"),
     *("FMA", "FMA4", "FSRM", "LZCNT", "MOVBE", "OSXSAVE", "POPCNT", "RTM", "SSSE3", "SSE4_1", "SSE4_2"),
-    *("XOP", "XSAVE", "XSAVEC", "AVX_Fast_Unaligned_Load", "Prefer_AVX2_STRCMP", "Prefer_ERMS", "Prefer_FSRM"),
+    *("XOP", "XSAVE", "XSAVEC"),
+    *("AVX_Fast_Unaligned_Load", "Prefer_AVX2_STRCMP", "Prefer_ERMS", "Prefer_FSRM"),
 )
 # What the start needs to come out the same, and to be of use elsewhere; the agent forgets it.
 ENVIRONMENT = {
