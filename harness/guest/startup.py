@@ -45,7 +45,7 @@ class Witnesses:
     """What is known of one start of a kernel.
 
     lines: of the console, from the moment on that is looked at. log: the kernel's; log_clock puts it on the
-    host's. process, python: when the agent's process and its first line of Python began, on the agent's
+    host's. process, python: when the agent's process began, and when it ran Python of its own, on the agent's
     clock; agent_clock puts them on the host's. hello: when the agent's first word had come.
     """
 
@@ -118,5 +118,5 @@ def _kernel(seen: Witnesses) -> Iterator[Span]:
 def _userspace(seen: Witnesses) -> Iterator[Span]:
     offset, within = seen.agent_clock.offset, seen.agent_clock.within
     known = "the start of the agent's process, to a clock tick"
-    yield Span("Python", seen.process + offset, 0.0, within + TICK_SECONDS, known)
+    yield Span("agent's process", seen.process + offset, 0.0, within + TICK_SECONDS, known)
     yield Span("agent", seen.python + offset, 0.0, within, "the agent's clock, at its first line")

@@ -241,6 +241,8 @@ static void run(void)
 
 static void add(uint64_t start, uint64_t end, uint64_t protection)
 {
+	if (start == end)
+		return;
 	if (frozen.count == FROZEN_AREAS)
 		errx(1, "it has more than %d areas of memory", FROZEN_AREAS);
 	frozen.areas[frozen.count++] = (struct frozen_area){ start, end - start, 0, protection };
