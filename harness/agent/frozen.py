@@ -17,8 +17,6 @@ else:
 
 # What operations import when they are first called, and what an image without it does not have either.
 LATE = ("fcntl", "gc", "hashlib", "select", "struct", "termios")
-# What made the start come out the same on each machine is no business of those that the agent starts.
-OF_THE_START = ("GLIBC_TUNABLES", "LD_BIND_NOW", "LOCPATH", "PYTHONHASHSEED")
 # What the interpreter does about signals when it starts is not in its memory (Python/pylifecycle.c).
 IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 
@@ -26,12 +24,13 @@ IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 program = ""
 
 
-def freeze(folder: str, argv: list[str], own: int, thaw: str) -> list[str]:
+def freeze(folder: str, argv: list[str], own: int, environment: dict[str, str], thaw: str) -> list[str]:
     """Be kept in a file; what is done after that is done in the guest. Returns the agent's arguments there.
 
-    folder: where the guest has the agent's package. argv: how the guest would start an agent; its last
-    `own` words are the agent's. thaw: the program that goes on with the file. What waits on WAITS_ON there
-    is the end of init's mounts, or a byte of the agent that started this one, to be spoken with over it.
+    folder: where the guest has the agent's package. argv, environment: how the guest would start an agent;
+    the last `own` words of argv are the agent's. thaw: the program that goes on with the file. What waits
+    on WAITS_ON there is the end of init's mounts, or a byte of the agent that started this one, to be
+    spoken with over it.
     """
     global program
     import gc
@@ -40,7 +39,7 @@ def freeze(folder: str, argv: list[str], own: int, thaw: str) -> list[str]:
         __import__(name)
     for name in MODULES:
         operations(name)
-    _settle(folder, argv, own)
+    _settle(folder, argv, own, environment)
     program = thaw
     gc.collect()
     gc.freeze()
@@ -51,12 +50,12 @@ def freeze(folder: str, argv: list[str], own: int, thaw: str) -> list[str]:
     return ["--stream", str(WAITS_ON)] if spoken else sys.argv[1:]
 
 
-def _settle(folder: str, argv: list[str], own: int) -> None:
+def _settle(folder: str, argv: list[str], own: int, environment: dict[str, str]) -> None:
     """Be what the guest's interpreter would be: where its modules are, and how it was started."""
     sys.path[0] = folder
     sys.path_importer_cache.clear()
     sys.modules[__package__].__path__ = [f"{folder}/{__package__}"]
     sys.executable, sys.orig_argv[:] = argv[0], argv
     sys.argv[1:] = argv[len(argv) - own :]
-    for name in OF_THE_START:
-        os.environ.pop(name, None)
+    os.environ.clear()
+    os.environ.update(environment)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Makes a guest image: an erofs root file system with the agent, its interpreter, and an init.
 
-Without root, without a network, and reproducibly: the same inputs give the same bytes.
+Without root, without a network, and reproducibly: the same inputs give the same bytes, unless this machine's
+seccomp filter forbids personality(2), so that the agent that has started in it has other addresses each time.
 """
 
 from __future__ import annotations

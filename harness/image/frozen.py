@@ -7,8 +7,8 @@ instructions that run once. They run here instead (freeze.c), and the guest maps
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,14 +32,14 @@ MASKED = (
     *("XOP", "XSAVE", "XSAVEC"),
     *("AVX_Fast_Unaligned_Load", "Prefer_AVX2_STRCMP", "Prefer_ERMS", "Prefer_FSRM"),
 )
-# What the start needs to come out the same, and to be of use elsewhere; the agent forgets it.
+# What the start has here, to come out the same and to be of use elsewhere.
 ENVIRONMENT = {
     "GLIBC_TUNABLES": f"glibc.pthread.rseq=0:glibc.cpu.hwcaps={','.join(f'-{name}' for name in MASKED)}",
+    "LANG": "C.UTF-8",
     "LD_BIND_NOW": "1",
-    "LOCPATH": "/nonexistent",
     "PYTHONHASHSEED": "0",
 }
-# guest-images/init.c, and what the kernel gives to it.
+# What the agent has in the guest: of guest-images/init.c, and of the kernel.
 GUEST_ENVIRONMENT = {
     "ENV": "/etc/profile",
     "HOME": "/",
@@ -47,6 +47,8 @@ GUEST_ENVIRONMENT = {
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
     "TERM": "linux",
 }
+# By which the interpreter may find its libraries here.
+KEPT = ("LD_LIBRARY_PATH",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def place_thaw(root: Path, folder: str) -> str:
 
 
 def place_agent(root: Path, folder: str, start: Start, scratch: Path) -> str:
-    """Freeze the agent of an image below `root`, into the image; of the same inputs it is the same bytes.
+    """Freeze the agent of an image below `root`, into the image.
 
     folder: as above; the agent's package is there, compiled. scratch: a new directory. Returns "", or why
     this machine cannot do it: it takes ptrace(2), and an interpreter that starts with one thread.
@@ -87,7 +89,7 @@ def place_agent(root: Path, folder: str, start: Start, scratch: Path) -> str:
     home = root / folder.removeprefix("/")
     _copy_package(home / "agent", scratch / "agent")
     freeze = compiled(FREEZE, scratch / "freeze", "-O2")
-    environment = {**GUEST_ENVIRONMENT, **ENVIRONMENT, "LD_LIBRARY_PATH": start.libraries}
+    environment = {**ENVIRONMENT, **{name: os.environ[name] for name in KEPT if name in os.environ}}
     done = run(
         [
             *("env", "-i", *(f"{name}={value}" for name, value in environment.items())),
@@ -115,9 +117,11 @@ def _copy_package(package: Path, target: Path) -> None:
 
 def _program(folder: str, start: Start) -> str:
     """What the interpreter is given: harness/agent/frozen.py, and then the agent's own main()."""
-    argv: Sequence[str] = [*start.interpreter, *start.arguments]
+    argv = [*start.interpreter, *start.arguments]
+    environment = {**GUEST_ENVIRONMENT, "LD_LIBRARY_PATH": start.libraries}
+    there = (folder, argv, len(start.arguments), environment, f"{folder}/{PROGRAM}")
     return (
         f"import sys; sys.path.insert(0, {HERE!r}); sys.modules.update(dict.fromkeys({start.without!r})); "
         "from agent import frozen, __main__ as agent; "
-        f"agent.main(frozen.freeze({folder!r}, {argv!r}, {len(start.arguments)}, {folder + '/' + PROGRAM!r}))"
+        f"agent.main(frozen.freeze(*{there!r}))"
     )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import platform
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -70,6 +71,7 @@ def test_it_goes_on_from_where_it_was_kept(root: Path, namespaces: tuple[str, ..
     with going_on(root, namespaces) as agent:
         assert agent.hello["protocol"] == wire.PROTOCOL
         assert agent.hello["pid"] == 1
+        assert agent.hello["python"] == platform.python_version()
         memory = agent.ask("files.memfd_create", size=1 << 20)["result"]
         agent.ask("memory.fill", memory=memory, offset=0, length=1 << 20, seed=7)
         agent.ask("memory.flip", memory=memory, offset=PAGE)
