@@ -103,7 +103,7 @@ def place_agent(root: Path, folder: str, start: Start, scratch: Path) -> str:
     if done.status == 0:
         return ""
     (home / FILE).unlink(missing_ok=True)
-    return done.tail.strip() or f"status {done.status}"
+    return "; ".join(done.output.splitlines()[-2:]) or f"status {done.status}"
 
 
 def _copy_package(package: Path, target: Path) -> None:

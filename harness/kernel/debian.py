@@ -154,10 +154,7 @@ def _unpack(package: Path, root: Path, tree: Path, deadline: Deadline) -> Path:
     if len(tarballs) != 1:
         raise InfraError(f"{package.name} holds {len(tarballs)} kernel tarballs, not one")
     tree.mkdir()
-    command.run(
-        ["tar", "--extract", "--strip-components=1", "--no-same-owner", "-f", tarballs[0], "-C", tree],
-        deadline=deadline,
-    )
+    trees.unpack(tarballs[0], tree, deadline)
     if not trees.is_kernel(tree):
         raise InfraError(f"{package.name} holds no kernel tree")
     return tree

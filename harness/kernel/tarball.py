@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from harness import command
 from harness.case import MiB, Progress, Source, SourceTree, Update, waiting
 from harness.deadline import Deadline
 from harness.errors import InfraError, UsageError
@@ -47,13 +46,15 @@ def _fill(source: Source, store: Store, draft: Path, progress: Progress) -> None
         if not path.is_file():
             raise UsageError(f"no tarball {path}")
         _verify(path, source)
-        _unpack(path, tree, deadline, progress)
+        progress(Update("source", f"unpacking {path.name}"))
+        trees.unpack(path, tree, deadline)
     else:
         folder = store.workspace("download", digest(source.location, source.pin))
         with locked(folder / "lock", deadline):
             path = folder / Path(urlsplit(source.location).path).name
             download(source, path, deadline, progress)
-            _unpack(path, tree, deadline, progress)
+            progress(Update("source", f"unpacking {path.name}"))
+            trees.unpack(path, tree, deadline)
             path.unlink()
     if not trees.is_kernel(tree):
         raise UsageError(f"{source.location} holds no kernel tree")
@@ -66,14 +67,6 @@ def _local(location: str) -> Path | None:
     if location.startswith("file://"):
         return Path(unquote(urlsplit(location).path))
     return None if "://" in location else Path(location).expanduser()
-
-
-def _unpack(path: Path, tree: Path, deadline: Deadline, progress: Progress) -> None:
-    progress(Update("source", f"unpacking {path.name}"))
-    command.run(
-        ["tar", "--extract", "--strip-components=1", "--no-same-owner", "-f", path, "-C", tree],
-        deadline=deadline,
-    )
 
 
 def download(source: Source, path: Path, deadline: Deadline, progress: Progress) -> None:

@@ -15,6 +15,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from harness import command
 from harness.case import PatchedTree, SourceTree
 from harness.deadline import Deadline
 from harness.errors import InfraError
@@ -71,6 +72,15 @@ def still(tree: SourceTree | PatchedTree, deadline: Deadline) -> Iterator[None]:
                 "another run has changed the kernel tree since this one read it", hint="run it again"
             )
         yield
+
+
+def unpack(tarball: Path, tree: Path, deadline: Deadline) -> None:
+    """Extract a tarball's one directory as `tree`, which is there and empty. Raises InfraError."""
+    command.run(
+        ["tar", "--extract", "--strip-components=1", "--no-same-owner", "-f", tarball, "-C", tree],
+        env={"XZ_DEFAULTS": "--threads=0"},  # Debian's tarballs come in blocks
+        deadline=deadline,
+    )
 
 
 def is_kernel(path: Path) -> bool:
