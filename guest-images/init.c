@@ -3,9 +3,9 @@
  * The guest's pid 1: mounts what user space expects, then keeps the agent running as its child; and, in
  * images that have them, a root shell on the second console and, once, the script /luh/start.
  *
- * Compiled with -DAGENT_ARGV='"thaw", "program", "argument", ...' and -DLIBRARY_PATH='"dir:dir"'. The agent is a
- * child, not pid 1 itself, so that scenarios can kill it and so that kexec finds the files it holds open. It
- * starts while all is being mounted, and waits for the end of that (AGENT_WAITS_ON).
+ * Compiled with -DAGENT_ARGV='"thaw", "program", "argument", ...' and -DLIBRARY_PATH='"dir:dir"'. The agent
+ * is a child, not pid 1 itself, so that scenarios can kill it and so that kexec finds the files it holds open.
+ * It starts while all is being mounted, and waits for the end of that (AGENT_WAITS_ON).
  * With `luh.once` on the kernel command line the machine is switched off when the agent ends.
  */
 #define _GNU_SOURCE
@@ -102,7 +102,7 @@ static int runs_once(void)
 	return 0;
 }
 
-/* The first word goes on with an agent that was kept (harness/image/thaw.c); without it, one starts anew. */
+/* The first word goes on with a kept agent (harness/image/thaw.c); without it, one starts anew. */
 static char *agent_argv[] = { AGENT_ARGV, NULL };
 static char **agent_starts = agent_argv;
 static char *start_argv[] = { START_SCRIPT, NULL };

@@ -2,11 +2,11 @@
 /*
  * freeze FILE PROGRAM [ARGUMENT...]: runs a program until it reads from WAITS_ON, and keeps it in a file.
  *
- * What it was is what thaw.c goes on with, in another kernel: its memory, and its registers when it was about to
- * read. So it has one thread then, shares no memory, and has nothing open but the descriptors up to WAITS_ON.
+ * What it was is what thaw.c goes on with, in another kernel: its memory, and its registers when it was about
+ * to read. So it has one thread then, shares no memory, and has nothing open but the descriptors up to WAITS_ON.
  * Of this machine it must know nothing: it gets no vDSO, whose code is of this machine's kernel; what the C
- * library chooses by the CPU is the caller's business (GLIBC_TUNABLES). Addresses, the time and what is random
- * are the same each time, so that the file is.
+ * library chooses by the CPU is the caller's business (GLIBC_TUNABLES). Addresses, the time and what is
+ * random are the same each time, so that the file is.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -176,8 +176,8 @@ static void fill(uint64_t from, uint64_t to, uint64_t word)
 }
 
 /*
- * Makes what a system call said the same each time: the thread's number, chance, the time, the times of files,
- * and their numbers, which the loader tells libraries apart by.
+ * Makes what a system call said the same each time: the thread's number, chance, the time, and of files the
+ * times and the number, which the loader tells libraries apart by.
  */
 static void make_certain(const struct user_regs_struct *at)
 {
@@ -199,7 +199,8 @@ static void make_certain(const struct user_regs_struct *at)
 	case __NR_lstat:
 	case __NR_newfstatat:
 		poke(status + offsetof(struct stat, st_ino), ++number);
-		fill(status + offsetof(struct stat, st_atim), status + offsetof(struct stat, st_ctim) + 16, 1);
+		fill(status + offsetof(struct stat, st_atim),
+		     status + offsetof(struct stat, st_ctim) + sizeof(struct timespec), 1);
 	}
 }
 
@@ -257,13 +258,15 @@ static void find_areas(void)
 
 	while (fgets(line, sizeof(line), maps)) {
 		name[0] = '\0';
-		sscanf(line, "%lx-%lx %4s %*s %*s %*s %4095s", &start, &end, mode, name);
+		if (sscanf(line, "%lx-%lx %4s %*s %*s %*s %4095s", &start, &end, mode, name) < 3)
+			errx(1, "its areas: %s", line);
 		if (mode[1] == 'w' && mode[3] == 's')
 			errx(1, "it shares memory: %s", line);
 		if (!strncmp(name, "[v", 2))
 			continue;
 		if (!strcmp(name, "[stack]"))
-			add(end - STACK_BELOW > last ? end - STACK_BELOW : last, start, PROT_READ | PROT_WRITE);
+			add(end - STACK_BELOW > last ? end - STACK_BELOW : last, start,
+			    PROT_READ | PROT_WRITE);
 		add(start, end, (mode[0] == 'r') * PROT_READ | (mode[1] == 'w') * PROT_WRITE |
 				(mode[2] == 'x') * PROT_EXEC);
 		last = end;
@@ -322,8 +325,8 @@ static void freeze(const char *path)
 			keep(file, &frozen.areas[i], &end);
 	frozen.registers = (struct frozen_registers){
 		.rax = all.orig_rax, .rdi = all.rdi, .rsi = all.rsi, .rdx = all.rdx,
-		.rbx = all.rbx, .rbp = all.rbp, .r12 = all.r12, .r13 = all.r13, .r14 = all.r14, .r15 = all.r15,
-		.rsp = all.rsp, .rip = all.rip - INSTRUCTION, .fs_base = all.fs_base,
+		.rbx = all.rbx, .rbp = all.rbp, .r12 = all.r12, .r13 = all.r13, .r14 = all.r14,
+		.r15 = all.r15, .rsp = all.rsp, .rip = all.rip - INSTRUCTION, .fs_base = all.fs_base,
 	};
 	if (pwrite(file, &frozen, sizeof(frozen), 0) != sizeof(frozen) || close(file))
 		err(1, "writing %s", path);

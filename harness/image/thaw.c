@@ -27,7 +27,8 @@ static long call(long number, long a, long b, long c, long d, long e, long f)
 	register long r10 __asm__("r10") = d, r8 __asm__("r8") = e, r9 __asm__("r9") = f;
 	long result;
 
-	__asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+	__asm__ volatile("syscall" : "=a"(result)
+			 : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
 			 : "rcx", "r11", "memory");
 	return result;
 }
@@ -45,7 +46,7 @@ static void map(const struct frozen_area *area, long file)
 {
 	int flags = MAP_PRIVATE | MAP_FIXED;
 
-	/* All of it at once: what is read from the file when it is needed would show in what a scenario measures. */
+	/* All of it at once: what is read when it is needed would show in what a scenario measures. */
 	flags |= area->offset ? MAP_POPULATE : MAP_ANONYMOUS | MAP_NORESERVE;
 	if (call(__NR_mmap, area->start, area->size, area->protection, flags, area->offset ? file : -1,
 		 area->offset) != (long)area->start)
@@ -55,13 +56,13 @@ static void map(const struct frozen_area *area, long file)
 #define LOAD(name) "mov %c[" #name "](%%rcx), %%" #name "\n\t"
 #define AT(name) [name] "i"(offsetof(struct frozen_registers, name))
 
-/* rcx and r11 are lost in the system call; its flags, and the floating point unit's state, are a new program's. */
+/* rcx and r11 are lost in the system call; flags and the floating point unit's state are a new program's. */
 static __attribute__((noreturn)) void resume(const struct frozen_registers *to)
 {
-	__asm__ volatile(LOAD(rax) LOAD(rdi) LOAD(rsi) LOAD(rdx) LOAD(rbx) LOAD(rbp) LOAD(r12) LOAD(r13) LOAD(r14)
-			 LOAD(r15) LOAD(rsp) "jmp *%c[rip](%%rcx)"
-			 : : "c"(to), AT(rax), AT(rdi), AT(rsi), AT(rdx), AT(rbx), AT(rbp), AT(r12), AT(r13), AT(r14),
-			     AT(r15), AT(rsp), AT(rip) : "memory");
+	__asm__ volatile(LOAD(rax) LOAD(rdi) LOAD(rsi) LOAD(rdx) LOAD(rbx) LOAD(rbp) LOAD(r12) LOAD(r13)
+			 LOAD(r14) LOAD(r15) LOAD(rsp) "jmp *%c[rip](%%rcx)"
+			 : : "c"(to), AT(rax), AT(rdi), AT(rsi), AT(rdx), AT(rbx), AT(rbp), AT(r12), AT(r13),
+			     AT(r14), AT(r15), AT(rsp), AT(rip) : "memory");
 	__builtin_unreachable();
 }
 
