@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 else:
     import _signal as signal  # as in vcpu.py
 
-# What operations import when they are first called, and what an image without it does not have either.
+# What operations import when they are first called, but for what is large and seldom used.
 LATE = ("fcntl", "gc", "hashlib", "select", "struct", "termios")
 # What the interpreter does about signals when it starts is not in its memory (Python/pylifecycle.c).
 IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)

@@ -47,17 +47,15 @@ def spawn() -> Process:
     """Start another agent, the way this one was started; nothing of this one's is inherited."""
     ours, theirs = socketpair()
     own = len(sys.argv) - 1
-    plain = sys.orig_argv[: len(sys.orig_argv) - own]
+    anew = [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - own], "--stream", str(WAITS_ON)]
+    argv = [frozen.program] if frozen.program else anew
     redirected = [(os.POSIX_SPAWN_DUP2, theirs.fd, WAITS_ON)]
     try:
-        if frozen.program:
-            pid = os.posix_spawn(frozen.program, [frozen.program], os.environ, file_actions=redirected)
-            os.write(ours.fd, b"\0")
-        else:
-            argv = [*plain, "--stream", str(WAITS_ON)]
-            pid = os.posix_spawn(sys.executable, argv, os.environ, file_actions=redirected)
+        pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=redirected)
     finally:
         theirs.close()
+    if frozen.program:
+        os.write(ours.fd, b"\0")
     return Process(ours.fd, pid)
 
 

@@ -90,10 +90,12 @@ def place_agent(root: Path, folder: str, start: Start, scratch: Path) -> str:
     _copy_package(home / "agent", scratch / "agent")
     freeze = compiled(FREEZE, scratch / "freeze", "-O2")
     environment = {**ENVIRONMENT, **{name: os.environ[name] for name in KEPT if name in os.environ}}
+    # Not -I, with which it would not look at PYTHONHASHSEED.
+    isolated = ("-s", "-S", "-B", "-P")
     done = run(
         [
             *("env", "-i", *(f"{name}={value}" for name, value in environment.items())),
-            *(freeze, home / FILE, start.interpreter[0], "-s", "-S", "-B", "-P", "-c"),
+            *(freeze, home / FILE, start.interpreter[0], *isolated, "-c"),
             _program(folder, start),
         ],
         cwd=scratch,
