@@ -57,6 +57,8 @@ MODULES = (
     "race",
     "vcpu",
 )
+# What operations import when they are first called, but for what is large and seldom used.
+LATE = ("hashlib", "select", "termios")
 RETRY_SECONDS = 0.05
 # guest-images/init.c
 WAITS_ON = 3
@@ -120,6 +122,14 @@ def operations(module: str) -> dict[str, Callable[..., object]]:
     return table
 
 
+def import_all() -> None:
+    """Import all that requests may need."""
+    for name in LATE:
+        __import__(name)
+    for module in MODULES:
+        operations(module)
+
+
 def serve(source: int, sink: int, *, stays: bool) -> None:
     """Say hello and answer requests until the stream ends; with `stays`, wait for the next peer then."""
     agent, decoder = Agent(), wire.Decoder()
@@ -154,7 +164,8 @@ def by_hand() -> None:
 def main(arguments: list[str]) -> int:
     match arguments:
         case ["--port", name]:
-            _await_mounts()
+            await_start()
+            os.closerange(WAITS_ON, WAITS_ON + 1)
             _load_modules()
             port = _open_port(name)
             serve(port, port, stays=True)
@@ -182,13 +193,15 @@ def _probe() -> int:
     return 0 if result["ok"] else 1
 
 
-def _await_mounts() -> None:
-    """Init mounts all while this process starts, and closes the other end when it has."""
+def await_start() -> bytes:
+    """What WAITS_ON brings: b"" once init, which mounts while this process starts, has closed the other end.
+
+    So it is where an init gives no such descriptor.
+    """
     try:
-        os.read(WAITS_ON, 1)
-        os.close(WAITS_ON)
+        return os.read(WAITS_ON, 1)
     except OSError:
-        pass  # it was waited for before (frozen.py)
+        return b""
 
 
 def _load_modules() -> None:

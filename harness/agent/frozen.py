@@ -7,7 +7,7 @@ import os
 import sys
 import time
 
-from .__main__ import MODULES, WAITS_ON, operations
+from .__main__ import WAITS_ON, await_start, import_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 else:
     import _signal as signal  # as in vcpu.py
 
-# What operations import when they are first called, but for what is large and seldom used.
-LATE = ("fcntl", "gc", "hashlib", "select", "struct", "termios")
 # What the interpreter does about signals when it starts is not in its memory (Python/pylifecycle.c).
 IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 
@@ -35,15 +33,12 @@ def freeze(folder: str, argv: list[str], own: int, environment: dict[str, str], 
     global program
     import gc
 
-    for name in LATE:
-        __import__(name)
-    for name in MODULES:
-        operations(name)
+    import_all()
     _settle(folder, argv, own, environment)
     program = thaw
     gc.collect()
     gc.freeze()
-    spoken = os.read(WAITS_ON, 1)
+    spoken = await_start()
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     vars(sys.modules[__package__])["ENTERED"] = time.clock_gettime(time.CLOCK_BOOTTIME)

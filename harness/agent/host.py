@@ -45,11 +45,10 @@ def prepare() -> None:
     """Get ready for a snapshot: import and copy all that a scenario may ask for, and keep no garbage."""
     import gc
 
-    from .__main__ import MODULES, operations
+    from .__main__ import import_all
     from .kexec import copy_ahead
 
-    for module in MODULES:
-        operations(module)
+    import_all()
     copy_ahead()
     gc.collect()
 
@@ -181,7 +180,7 @@ def timed_log() -> list[list[object]]:
 
 
 def started() -> dict[str, float]:
-    """When this process began, to a clock tick, and when Python reached its first line: boot time."""
+    """When this process began, to a clock tick, and when it ran its first line in this kernel: boot time."""
     from . import ENTERED  # which is another one in an agent that was frozen
 
     fields = _text("/proc/self/stat").rpartition(")")[2].split()

@@ -66,7 +66,7 @@ def build(recipe: Recipe, store: Store, progress: Progress) -> Image:
 def bundle(recipe: Recipe, store: Store) -> Path:
     """A tar file with the agent and the payloads of a recipe, for a machine that has a system of its own."""
     sources = [path for path in sorted(recipe.payloads.iterdir()) if path.is_file()]
-    sources += [*_agent_sources(), Path(__file__)]
+    sources += [*_agent_sources(), *_own_sources()]
     key = digest(interpreter.stamp(_tool(COMPILER)), *(path.name for path in sources), *sources)
     waiting = Deadline.after(SECONDS, "bundling the agent")
     return store.produce("bundles", key, lambda draft: _bundle(recipe, draft), deadline=waiting) / BUNDLE
@@ -101,17 +101,21 @@ def _key(recipe: Recipe) -> str:
     """The digest of all that goes in: sources by content, programs by their stamps."""
     own_programs = [recipe.shell] * bool(recipe.shell) + [name for _, name in recipe.programs]
     programs = [interpreter.stamp(_tool(name)) for name in (COMPILER, STRIP, MKFS, *own_programs)]
-    own = sorted(path for path in Path(__file__).parent.iterdir() if path.is_file())
     sources = [recipe.init, *(source for _, source in recipe.files)]
     sources += sorted(path for path in recipe.payloads.iterdir() if path.is_file())
     sources += _agent_sources()
     names = "\n".join([repr(recipe.modules), repr(recipe.without), repr(recipe.files), *map(str, sources)])
     names += repr((recipe.programs, recipe.shell))
-    return digest(interpreter.identity(), *programs, names, *own, *sources)
+    return digest(interpreter.identity(), *programs, names, *_own_sources(), *sources)
 
 
 def _agent_sources() -> list[Path]:
     return [*sorted(AGENT.glob("*.py")), LIBRARY_SOURCE]
+
+
+def _own_sources() -> list[Path]:
+    """What makes an image, and is in it."""
+    return sorted(path for path in Path(__file__).parent.iterdir() if path.is_file())
 
 
 def _tool(name: str) -> Path:

@@ -33,7 +33,6 @@
 
 #include "frozen.h"
 
-#define PAGE 4096
 /* PTRACE_O_TRACESYSGOOD */
 #define SYSTEM_CALL 0x80
 /* The length of syscall, and of rdtsc. */
@@ -46,29 +45,23 @@ static struct frozen frozen = { .magic = FROZEN_MAGIC };
 static pid_t pid;
 static int memory = -1;
 
-static FILE *opened(const char *name)
+/* The path of what the kernel shows of it; the next call's takes its place. */
+static const char *shown(const char *name)
 {
-	char path[64];
-	FILE *file;
+	static char path[64];
 
 	snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
-	file = fopen(path, "r");
-	if (!file)
-		err(1, "%s", path);
-	return file;
+	return path;
 }
 
 static int entries(const char *name, int from)
 {
-	char path[64];
+	DIR *folder = opendir(shown(name));
 	struct dirent *entry;
-	DIR *folder;
 	int count = 0;
 
-	snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
-	folder = opendir(path);
 	if (!folder)
-		err(1, "%s", path);
+		err(1, "%s", shown(name));
 	while ((entry = readdir(folder)))
 		count += entry->d_name[0] != '.' && atoi(entry->d_name) >= from;
 	closedir(folder);
@@ -252,10 +245,12 @@ static void add(uint64_t start, uint64_t end, uint64_t protection)
 
 static void find_areas(void)
 {
-	FILE *maps = opened("maps");
+	FILE *maps = fopen(shown("maps"), "r");
 	char line[4200], mode[5], name[4096];
 	uint64_t start, end, last = 0;
 
+	if (!maps)
+		err(1, "%s", shown("maps"));
 	while (fgets(line, sizeof(line), maps)) {
 		name[0] = '\0';
 		if (sscanf(line, "%lx-%lx %4s %*s %*s %*s %4095s", &start, &end, mode, name) < 3)
@@ -314,10 +309,8 @@ static void freeze(const char *path)
 	struct user_regs_struct all = registers();
 	off_t end = PAGE;
 	int file = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-	char name[64];
 
-	snprintf(name, sizeof(name), "/proc/%d/mem", pid);
-	memory = open(name, O_RDONLY | O_CLOEXEC);
+	memory = open(shown("mem"), O_RDONLY | O_CLOEXEC);
 	if (file < 0 || memory < 0)
 		err(1, "%s", path);
 	for (uint64_t i = 0; i < frozen.count; i++)

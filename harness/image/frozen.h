@@ -2,6 +2,7 @@
 /* A process as a file: this header, and then the pages that it names. freeze.c writes it, thaw.c reads it. */
 #include <stdint.h>
 
+#define PAGE 4096
 #define FROZEN_MAGIC 0x6e657a6f7266756cULL
 #define FROZEN_AREAS 120
 

@@ -14,11 +14,10 @@ from pathlib import Path
 
 from harness.command import run
 from harness.deadline import Deadline
-from harness.image.compiler import compiled
+from harness.image.compiler import SECONDS, compiled
 
 HOME = Path(__file__).parent
-FREEZE, THAW, HEADER = HOME / "freeze.c", HOME / "thaw.c", HOME / "frozen.h"
-SECONDS = 60.0
+FREEZE, THAW = HOME / "freeze.c", HOME / "thaw.c"
 FILE, PROGRAM = "frozen", "thaw"
 # Where nothing of an interpreter, its heap or its libraries lies.
 ADDRESS = 0x70000000

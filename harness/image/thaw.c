@@ -3,7 +3,7 @@
  * Goes on with the process that freeze.c kept: this one's memory is given up for it. Where that cannot begin,
  * its arguments are a program to run instead.
  *
- * Linked statically, without a C library, at an address that no other program has (THAW_ADDRESS).
+ * Linked statically, without a C library, at an address that no other program has (ADDRESS of frozen.py).
  */
 #include <fcntl.h>
 #include <stddef.h>
@@ -14,7 +14,6 @@
 
 #include "frozen.h"
 
-#define PAGE 4096
 /* The end of user space with four levels of page tables (Documentation/arch/x86/x86_64/mm.rst). */
 #define TASK_SIZE 0x7ffffffff000UL
 

@@ -6,10 +6,14 @@ from pathlib import Path
 import pytest
 
 import harness
+from harness.case import Image, silent
 from harness.command import run
 from harness.deadline import Deadline
 from harness.image import recipe
+from harness.image.build import build
 from harness.image.recipe import Recipe
+from harness.store import Store
+from tests.image.unpacked import unpack
 
 RECIPES = Path(harness.__file__).parents[1] / "guest-images"
 NAMESPACES = ("unshare", "--user", "--map-root-user", "--pid", "--mount", "--fork", "--kill-child=KILL")
@@ -18,6 +22,17 @@ NAMESPACES = ("unshare", "--user", "--map-root-user", "--pid", "--mount", "--for
 @pytest.fixture(scope="session")
 def minimal() -> Recipe:
     return recipe.load("minimal", RECIPES)
+
+
+@pytest.fixture(scope="session")
+def image(minimal: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Image:
+    return build(minimal, Store(tmp_path_factory.mktemp("store")), silent)
+
+
+@pytest.fixture(scope="session")
+def root(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The image's content, unpacked."""
+    return unpack(image, tmp_path_factory.mktemp("unpacked") / "root")
 
 
 @pytest.fixture(scope="session")

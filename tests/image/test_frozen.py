@@ -13,7 +13,7 @@ import pytest
 
 from harness.agent import wire
 from harness.agent.pattern import PAGE
-from harness.case import Update, silent
+from harness.case import Update
 from harness.command import run, spawn
 from harness.deadline import Deadline
 from harness.image import frozen
@@ -23,15 +23,6 @@ from harness.image.recipe import Recipe
 from harness.store import Store
 
 SECONDS = 30.0
-
-
-@pytest.fixture(scope="module")
-def root(minimal: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    image = build(minimal, Store(tmp_path_factory.mktemp("store")), silent)
-    unpacked = tmp_path_factory.mktemp("unpacked") / "root"
-    waiting = Deadline.after(SECONDS, "unpacking the image")
-    run(["fsck.erofs", f"--extract={unpacked}", image.path], deadline=waiting)
-    return unpacked
 
 
 class Agent:
@@ -92,9 +83,7 @@ def test_its_clock_is_the_guests(root: Path, namespaces: tuple[str, ...]) -> Non
     assert abs(started["python"] - started["process"]) < SECONDS
 
 
-def test_without_a_kept_one_the_arguments_are_started(
-    root: Path, namespaces: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_without_a_kept_one_the_arguments_are_started(tmp_path: Path) -> None:
     frozen.place_thaw(tmp_path, "")
     done = run([tmp_path / "thaw", "/bin/echo", "anew"], deadline=Deadline.after(SECONDS, "the other way"))
     assert done.output == "anew"
@@ -107,9 +96,7 @@ def test_without_a_kept_one_the_arguments_are_started(
         ("/nowhere/python", "/nowhere/python: No such file or directory"),
     ],
 )
-def test_what_cannot_be_kept_leaves_nothing_and_says_why(
-    root: Path, tmp_path: Path, interpreter: str, why: str
-) -> None:
+def test_what_cannot_be_kept_leaves_nothing_and_says_why(tmp_path: Path, interpreter: str, why: str) -> None:
     package = tmp_path / "root/luh/agent/__pycache__"
     package.mkdir(parents=True)
     start = Start((interpreter,), (), "", ())

@@ -22,25 +22,9 @@ from harness.image.build import AGENT, AGENT_FOLDER, LIBRARY, START, build
 from harness.image.recipe import Recipe
 from harness.store import Store
 from tests.agent.expected import pages
+from tests.image.unpacked import unpack
 
 SECONDS = 60.0
-
-
-@pytest.fixture(scope="module")
-def image(minimal: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Image:
-    return build(minimal, Store(tmp_path_factory.mktemp("store")), silent)
-
-
-@pytest.fixture(scope="module")
-def root(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The image's content, unpacked."""
-    return unpack(image, tmp_path_factory.mktemp("unpacked") / "root")
-
-
-def unpack(image: Image, target: Path) -> Path:
-    waiting = Deadline.after(SECONDS, "unpacking the image")
-    run(["fsck.erofs", f"--extract={target}", image.path], deadline=waiting)
-    return target
 
 
 def own_copy(recipe: Recipe, folder: Path) -> Recipe:

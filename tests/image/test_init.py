@@ -25,10 +25,10 @@ def compiled(source: Path, agent: tuple[str, ...], target: Path) -> Path:
     return target
 
 
-def lives(init: Recipe, kept: tuple[str, ...], namespaces: tuple[str, ...], folder: Path) -> list[list[str]]:
+def lives(source: Path, kept: tuple[str, ...], namespaces: tuple[str, ...], folder: Path) -> list[list[str]]:
     """What the first three agents report. kept: a program before the words that start one anew."""
     reader, writer = os.pipe()
-    program = compiled(init.init, (*kept, "/bin/sh", "-c", AGENT % writer), folder / "init")
+    program = compiled(source, (*kept, "/bin/sh", "-c", AGENT % writer), folder / "init")
     with os.fdopen(reader) as reports, spawn([*namespaces, program], pass_fds=(writer,)) as child:
         os.close(writer)
         found = [reports.readline().split() for _ in range(3)]
@@ -39,7 +39,7 @@ def lives(init: Recipe, kept: tuple[str, ...], namespaces: tuple[str, ...], fold
 def test_a_killed_agent_comes_back_and_orphans_are_reaped(
     minimal: Recipe, namespaces: tuple[str, ...], tmp_path: Path
 ) -> None:
-    pids, zombies = zip(*lives(minimal, (), namespaces, tmp_path), strict=True)
+    pids, zombies = zip(*lives(minimal.init, (), namespaces, tmp_path), strict=True)
     assert len(set(pids)) == 3
     assert set(zombies) == {"0"}
 
@@ -47,4 +47,4 @@ def test_a_killed_agent_comes_back_and_orphans_are_reaped(
 def test_an_agent_that_cannot_go_on_is_started_anew(
     minimal: Recipe, namespaces: tuple[str, ...], tmp_path: Path
 ) -> None:
-    assert all(lives(minimal, ("/bin/false",), namespaces, tmp_path))
+    assert all(lives(minimal.init, ("/bin/false",), namespaces, tmp_path))
