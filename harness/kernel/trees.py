@@ -78,7 +78,6 @@ def unpack(tarball: Path, tree: Path, deadline: Deadline) -> None:
     """Extract a tarball's one directory as `tree`, which is there and empty. Raises InfraError."""
     command.run(
         ["tar", "--extract", "--strip-components=1", "--no-same-owner", "-f", tarball, "-C", tree],
-        env={"XZ_DEFAULTS": "--threads=0"},  # Debian's tarballs come in blocks
         deadline=deadline,
     )
 
