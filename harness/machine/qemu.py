@@ -40,6 +40,9 @@ STEP_SECONDS = 0.01
 TAIL_LINES = 20
 LOG = "qemu.log"
 CHUNK = 1 << 16
+# What a socket holds that QEMU writes to, as far as net.core.wmem_max allows. A byte that it writes by itself
+# counts as 768: the usual room is full after 277, and a guest that then waits 50 ms loses what it says.
+ROOM = 8 << 20
 INSTALL = "install the package qemu-system-x86; `luh doctor` lists all that is missing"
 
 
@@ -51,7 +54,7 @@ class Machine(HostMachine):
     does not start. Its traces are qemu.argv, qemu.log (QEMU's stderr) and console.log.
 
     memory: a snapshot's files for its memory (snapshot.py). past: what was on its console before. on_line:
-    called with each line of the serial console, in its thread. argv: QEMU's command line. vmcore: the dump
+    called with each line of the serial console (console.py). argv: QEMU's command line. vmcore: the dump
     of its memory, where one was kept.
     """
 
@@ -313,6 +316,7 @@ def _pair(ours: ExitStack, theirs: ExitStack) -> tuple[socket.socket, int]:
     here, there = socket.socketpair()
     ours.enter_context(here)
     theirs.enter_context(there)
+    there.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ROOM)
     here.setblocking(False)
     return here, there.fileno()
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SILENCE_SECONDS = 30.0
 CHUNK = 1 << 16
+ROOM = 8 << 20  # as in machine/qemu.py
 STDERR, CONTROL = 0, 255
 HEADER = struct.Struct(">BI")
 PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
@@ -56,6 +57,7 @@ def frame(stream: int, data: bytes) -> bytes:
 def main(count: int, argv: list[str]) -> None:
     pairs = [socket.socketpair() for _ in range(count)]
     for number, (_, theirs) in enumerate(pairs, 1):
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ROOM)
         argv = [word.replace("{%d}" % number, str(theirs.fileno())) for word in argv]  # noqa: UP031
     source, sink = os.pipe()
     child = subprocess.Popen(

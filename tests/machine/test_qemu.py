@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from harness.agent.wire import Decoder, encode
 from harness.case import Bench, Death
 from harness.deadline import Deadline
 from harness.errors import CrashError, DeadlineError, HarnessError, InfraError
-from harness.machine.qemu import Machine
+from harness.machine.qemu import Machine, _pair
 
 FakeQemu = Callable[..., None]
 
@@ -232,6 +233,16 @@ def test_a_flood_on_the_console_stalls_nothing(bench: Bench, fake_qemu: FakeQemu
     with Machine(bench) as machine:
         boot_id(machine)
     assert "flood 49999" in (line.text for line in machine.console)
+
+
+def test_the_console_has_room_for_bytes_that_nobody_reads_yet() -> None:
+    """A guest writes them one by one, and does not wait for long."""
+    with ExitStack() as ours, ExitStack() as theirs:
+        here, there = _pair(ours, theirs)
+        os.set_blocking(there, False)
+        for _ in range(500):
+            os.write(there, b"x")
+        assert len(here.recv(1000)) == 500
 
 
 def test_commands_reach_qemu(bench: Bench, fake_qemu: FakeQemu) -> None:
