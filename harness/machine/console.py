@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The serial console: read without a pause, kept line by line with the host's time.
+"""The serial console: read by a thread of its own, kept line by line with the host's time.
 
-QEMU stops the guest while the console's socket is full, so a thread of its own empties it always.
+A guest waits for a full serial port for a moment, and then its bytes are lost: the thread never stops
+reading. It reads what a millisecond brings, because each byte that it waited for would take its time from
+the guest.
 """
 
 from __future__ import annotations
 
 import io
+import select
 import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +25,9 @@ from pexpect.fdpexpect import fdspawn
 
 from harness.errors import InfraError
 
-CHUNK = 1 << 16
+# More than a socket holds of what QEMU writes byte by byte: one read takes all that has come.
+CHUNK = 1 << 20
+GATHER_SECONDS = 0.001
 KEPT_LINES = 100_000
 LONGEST_LINE = 1 << 14
 CLOSE_SECONDS = 5.0
@@ -57,6 +62,7 @@ class Console:
         on_line: OnLine | None = None,
     ) -> None:
         self._socket = ours
+        self._stream = fdspawn(ours.fileno(), timeout=0, encoding="utf-8", codec_errors="replace")
         self._file = file
         self._elapsed = elapsed
         self._on_line = on_line
@@ -70,6 +76,7 @@ class Console:
     def lines(self) -> tuple[Line, ...]:
         """The lines so far (the last 100,000), with the one that has not ended yet."""
         with self._lock:
+            self._catch_up()
             return (*self._lines, *((self._pending,) if self._pending.text else ()))
 
     def recall(self, lines: Iterable[Line]) -> None:
@@ -87,6 +94,7 @@ class Console:
     def remark(self, text: str) -> None:
         """Put a remark of ours between the guest's lines in the file."""
         with self._lock:
+            self._catch_up()
             self._write(Line(self._elapsed(), text), "#")
 
     def wait_ended(self, seconds: float) -> bool:
@@ -100,17 +108,29 @@ class Console:
 
     def drain(self) -> None:
         """Read until QEMU is gone; the body of the thread."""
-        stream = fdspawn(self._socket.fileno(), timeout=None, encoding="utf-8", codec_errors="replace")
         try:
             while True:
-                text = stream.read_nonblocking(CHUNK, timeout=None)
+                select.select([self._socket], [], [])
+                time.sleep(GATHER_SECONDS)
                 with self._lock:
-                    self._take(text)
+                    self._hear()
         except (pexpect.EOF, OSError):
             with self._lock:
                 self._take("\n" if self._pending.text else "")
         finally:
             self._ended.set()
+
+    def _catch_up(self) -> None:
+        """Take what has come since the thread last read; its end is the thread's to see."""
+        if not self._ended.is_set():
+            with suppress(pexpect.EOF, OSError):
+                self._hear()
+
+    def _hear(self) -> None:
+        with suppress(pexpect.TIMEOUT):
+            text = self._stream.read_nonblocking(CHUNK)
+            for start in range(0, len(text), LONGEST_LINE):
+                self._take(text[start : start + LONGEST_LINE])
 
     def _take(self, text: str) -> None:
         now = self._elapsed()
@@ -162,7 +182,8 @@ def recorded(
     """A console that is read from now on into `path`, until the block is left and QEMU is gone.
 
     ours: our end of the socket pair, closed at the end. powered_on: the monotonic time that counts as 0.
-    on_line: called with each line as it ends, in the console's thread. past: lines from before that.
+    on_line: called with each line as it ends, in the thread that reads it: the console's own, or one that
+    looks at the lines. past: lines from before that.
     """
     with ours, path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         console = Console(ours, file, lambda: time.monotonic() - powered_on, on_line)

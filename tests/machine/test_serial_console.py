@@ -59,6 +59,25 @@ def test_a_line_that_has_not_ended_is_seen(
         theirs.close()
 
 
+def test_who_looks_sees_all_that_has_come(
+    guest: tuple[socket.socket, socket.socket], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while the reader gathers: a guest that is stopped now is kept with its last lines."""
+    monkeypatch.setattr("harness.machine.console.GATHER_SECONDS", 0.5)
+    ours, theirs = guest
+    with recorded(ours, tmp_path / "log", time.monotonic()) as console:
+        theirs.sendall(b"one\n")
+        theirs.sendall(b"two\n")
+        assert texts(console) == ["one", "two"]
+        theirs.sendall(b"three\n")
+        console.remark("after three")
+        theirs.close()
+    assert [line[15:] for line in (tmp_path / "log").read_text().splitlines()[-2:]] == [
+        "three",
+        "after three",
+    ]
+
+
 def test_a_line_has_the_time_of_its_first_byte(
     guest: tuple[socket.socket, socket.socket], tmp_path: Path
 ) -> None:
