@@ -14,6 +14,7 @@ import pytest
 from harness import command
 from harness.case import MiB
 from harness.deadline import Deadline
+from harness.image import interpreter
 from tests.integration.conftest import ROOT, Ran, build
 
 
@@ -113,12 +114,11 @@ def test_agent_that_is_killed_in_the_guest_is_not_blamed_on_the_kernel(
     luh_run: Callable[..., Ran], scenario: Callable[[str], Path]
 ) -> None:
     """init starts another one, which says that it is in the same boot."""
-    body = """
+    body = f"""
 from harness.guest import program
 def test_it(host):
-    pid = host.identity.agent_pid
-    python = host.files.text(f"/proc/{pid}/cmdline").split("\\0")[0]
-    program.run(host, [python, "-I", "-S", "-c", f"import posix; posix.kill({pid}, 9)"], 20.0)
+    kill = f"import posix; posix.kill({{host.identity.agent_pid}}, 9)"
+    program.run(host, [{str(interpreter.executable())!r}, "-I", "-S", "-c", kill], 20.0)
     host.memory_free()
 """
     ran = luh_run(scenario(body))
