@@ -9,6 +9,7 @@ first, the second, until an operation has none left that could.
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
@@ -16,6 +17,7 @@ from itertools import count
 import pytest
 
 from harness.case import KiB, MiB
+from harness.deadline import Deadline
 from harness.guest.errors import RemoteError, raises_errno
 from harness.guest.faults import Attempt, Faults
 from harness.guest.resources import File, GuestMemfd, LiveUpdateSession, Vm
@@ -516,12 +518,38 @@ def test_closing_frees_what_has_not_come(host: Session, seed: int) -> None:
 # ---- charges -----------------------------------------------------------------------------------
 
 LIMIT = 8 * MiB
+# The worker tries again after a second (KVM_GMEM_RESTORED_DELAY), and each try is over in far less.
+BETWEEN_TRIES = 0.2
 
 
 def charges_refused(host: Session) -> int:
-    """How often the control group that retrieved was full, and nobody in it was there to be killed."""
+    """How often the control group that retrieved was full: many times for a single charge that fails."""
     lines = host.files.text(f"{GROUP}/memory.events").splitlines()
     return {name: int(value) for name, value in map(str.split, lines)}["max"]
+
+
+def charges_refused_before(host: Session, deadline: Deadline) -> int:
+    """The same once no try of the worker is under way."""
+    found, before = charges_refused(host), -1
+    while found != before:
+        deadline.check()
+        time.sleep(BETWEEN_TRIES)
+        found, before = charges_refused(host), found
+    return found
+
+
+def fill(host: Session, child: Session, memory: GuestMemfd, deadline: Deadline) -> None:
+    """Wait until the worker is refused the first page of a try.
+
+    A charge that fails has the kernel take back what CPUs hold in advance for the group, in its own time
+    (drain_all_stock()), so that there is room again after a try that brought in some pages.
+    """
+    brought = True
+    while brought:
+        refused, waiting = charges_refused_before(host, deadline), to_come(child, memory)
+        while charges_refused_before(host, deadline) == refused:
+            pass
+        brought = to_come(child, memory) != waiting
 
 
 @pytest.mark.rules("R9", "R8", "R4", "P7", "H2")
@@ -538,9 +566,7 @@ def test_failing_charge_loses_no_page(host: Session, seed: int) -> None:
     # The process leaves before it needs memory of its own; what it retrieved stays charged to the group.
     host.files.put_text(f"{CGROUPS}/cgroup.procs", str(child.identity.agent_pid))
     guest = start_guest(vm, memory)
-    deadline = host.deadline(PATIENCE, "the worker fills the control group")
-    while not charges_refused(host):
-        deadline.check()
+    fill(host, child, memory, host.deadline(PATIENCE, "the worker fills the control group"))
 
     last = LARGE - PAGE
     with raises_errno(errno.EFAULT):
