@@ -3,9 +3,10 @@
  * The guest's pid 1: mounts what user space expects, then keeps the agent running as its child; and, in
  * images that have them, a root shell on the second console and, once, the script /luh/start.
  *
- * Compiled with -DAGENT_ARGV='"thaw", "program", "argument", ...' and -DLIBRARY_PATH='"dir:dir"'. The agent
- * is a child, not pid 1 itself, so that scenarios can kill it and so that kexec finds the files it holds open.
- * It starts while all is being mounted, and waits for the end of that (AGENT_WAITS_ON).
+ * Compiled with -DAGENT_ARGV='"thaw", "program", "argument", ...', -DLIBRARY_PATH='"dir:dir"' and
+ * -DAGENT_FILE='"path"', which is what thaw reads. The agent is a child, not pid 1 itself, so that scenarios
+ * can kill it and so that kexec finds the files it holds open. It starts while all is being mounted, and waits
+ * for the end of that (AGENT_WAITS_ON).
  * With `luh.once` on the kernel command line the machine is switched off when the agent ends.
  */
 #define _GNU_SOURCE
@@ -61,18 +62,37 @@ static void mount_all(void)
 	}
 }
 
+/* Returns 0, or why it could not be done. */
+static int write_to(const char *path, const char *text)
+{
+	int file = open(path, O_WRONLY | O_CLOEXEC), error = 0;
+
+	if (file < 0)
+		return errno;
+	if (write(file, text, strlen(text)) < 0)
+		error = errno;
+	close(file);
+	return error;
+}
+
 /*
  * The image is read in few large pieces: each one of the usual 128 KiB would wait for its turn on the machine
  * below, and all of the interpreter is needed at once.
  */
 static void read_far_ahead(void)
 {
-	int ahead = open("/sys/block/vda/queue/read_ahead_kb", O_WRONLY | O_CLOEXEC);
+	write_to("/sys/block/vda/queue/read_ahead_kb", "4096\n");
+}
 
-	if (ahead < 0)
+/* A kept agent's memory is on its way into the page cache while its process begins. */
+static void read_agent(void)
+{
+	int file = open(AGENT_FILE, O_RDONLY | O_CLOEXEC);
+
+	if (file < 0)
 		return;
-	dprintf(ahead, "4096\n");
-	close(ahead);
+	readahead(file, 0, lseek(file, 0, SEEK_END));
+	close(file);
 }
 
 /* The kernel could not open a console for us: /dev was still empty. */
@@ -86,7 +106,8 @@ static void open_console(void)
 		close(console);
 }
 
-static int runs_once(void)
+/* Whether the kernel command line has the word. */
+static int told(const char *wanted)
 {
 	char line[4096] = "";
 	FILE *file = fopen("/proc/cmdline", "r");
@@ -97,7 +118,7 @@ static int runs_once(void)
 		fclose(file);
 	}
 	for (char *word = strtok(line, " \n"); word; word = strtok(NULL, " \n"))
-		if (!strcmp(word, "luh.once"))
+		if (!strcmp(word, wanted))
 			return 1;
 	return 0;
 }
@@ -180,7 +201,7 @@ static pid_t start_agent(void (*meanwhile)(void))
 	return agent;
 }
 
-static void mount_and_read(void)
+static void prepare_all(void)
 {
 	mount_all();
 	read_far_ahead();
@@ -199,7 +220,8 @@ int main(void)
 
 	mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
 	open_console();
-	agent = start_agent(mount_and_read);
+	read_agent();
+	agent = start_agent(prepare_all);
 	shell = start_shell();
 	if (!access(START_SCRIPT, X_OK))
 		start(START_SCRIPT, start_argv, NULL);
@@ -215,7 +237,7 @@ int main(void)
 			continue;
 		dprintf(1, "luh-init: the agent ended: %s %d\n", WIFSIGNALED(status) ? "signal" : "status",
 			WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
-		if (runs_once())
+		if (told("luh.once"))
 			reboot(RB_POWER_OFF);
 		if (!was_killed(status))
 			agent_starts = agent_argv + 1;

@@ -20,7 +20,7 @@ from harness.command import find, run
 from harness.deadline import Deadline
 from harness.errors import UsageError
 from harness.image import frozen, interpreter
-from harness.image.compiler import COMPILER, SECONDS, compiled, tool
+from harness.image.compiler import COMPILER, SECONDS, SMALL, compiled, tool
 from harness.image.frozen import Start
 from harness.image.recipe import Recipe
 from harness.store import Store, digest
@@ -100,7 +100,7 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
 def _key(recipe: Recipe) -> str:
     """The digest of all that goes in: sources by content, programs by their stamps."""
     own_programs = [recipe.shell] * bool(recipe.shell) + [name for _, name in recipe.programs]
-    programs = [interpreter.stamp(_tool(name)) for name in (COMPILER, STRIP, MKFS, *own_programs)]
+    programs = [interpreter.stamp(_tool(name)) for name in (COMPILER, SMALL, STRIP, MKFS, *own_programs)]
     sources = [recipe.init, *(source for _, source in recipe.files)]
     sources += sorted(path for path in recipe.payloads.iterdir() if path.is_file())
     sources += _agent_sources()
@@ -170,7 +170,7 @@ def stage(recipe: Recipe, root: Path) -> Start:
         recipe.without,
     )
     thaw = frozen.place_thaw(root, AGENT_FOLDER)
-    _compile_init(recipe.init, (thaw, *start.interpreter, *start.arguments), start.libraries, root / "init")
+    compile_init(recipe.init, (thaw, *start.interpreter, *start.arguments), start.libraries, root / "init")
     _normalise(root)
     return start
 
@@ -200,10 +200,15 @@ def _furnish_shell(busybox: Path, directories: Sequence[Path], root: Path) -> No
     (root / "bin/agent").write_text(f'#!/bin/sh\n{python} -I -S -B -c {shlex.quote(START)} "$@"\n')
 
 
-def _compile_init(source: Path, agent: Sequence[str], libraries: str, target: Path) -> None:
+def compile_init(source: Path, agent: Sequence[str], libraries: str, target: Path) -> None:
     """pid 1, linked statically: it is up before anything else in the image has been read."""
-    argv = f"-DAGENT_ARGV={', '.join(map(json.dumps, agent))}"
-    compiled(source, target, "-Os", "-static", argv, f"-DLIBRARY_PATH={json.dumps(libraries)}")
+    defines = {
+        "AGENT_ARGV": ", ".join(map(json.dumps, agent)),
+        "LIBRARY_PATH": json.dumps(libraries),
+        "AGENT_FILE": json.dumps(f"{AGENT_FOLDER}/{frozen.FILE}"),
+    }
+    flags = (f"-D{name}={value}" for name, value in defines.items())
+    compiled(source, target, "-Os", "-static", *flags, compiler=SMALL)
 
 
 def compile_library(target: Path) -> None:

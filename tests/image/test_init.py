@@ -3,32 +3,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from pathlib import Path
 
-from harness.command import run, spawn
-from harness.deadline import Deadline
+from harness.command import spawn
+from harness.image.build import compile_init
 from harness.image.recipe import Recipe
 
-SECONDS = 30.0
 # Reports its pid and the zombies there are, leaves an orphan behind, and is killed.
 AGENT = "echo $$ $(grep -l ^State:.Z /proc/[0-9]*/status | wc -l) > /proc/self/fd/%d; sleep 0.05 & kill -9 $$"
-
-
-def compiled(source: Path, agent: tuple[str, ...], target: Path) -> Path:
-    defines = [f"-DAGENT_ARGV={', '.join(map(json.dumps, agent))}", '-DLIBRARY_PATH="/lib"']
-    run(
-        ["gcc", "-static", *defines, "-o", target, source], deadline=Deadline.after(SECONDS, "compiling init")
-    )
-    return target
 
 
 def lives(source: Path, kept: tuple[str, ...], namespaces: tuple[str, ...], folder: Path) -> list[list[str]]:
     """What the first three agents report. kept: a program before the words that start one anew."""
     reader, writer = os.pipe()
-    program = compiled(source, (*kept, "/bin/sh", "-c", AGENT % writer), folder / "init")
+    program = folder / "init"
+    compile_init(source, (*kept, "/bin/sh", "-c", AGENT % writer), "/lib", program)
     with os.fdopen(reader) as reports, spawn([*namespaces, program], pass_fds=(writer,)) as child:
         os.close(writer)
         found = [reports.readline().split() for _ in range(3)]
