@@ -237,9 +237,10 @@ def _mount_debugfs() -> None:
 
 def _port_name(port: str) -> str:
     """Its name; "" as long as the machine has not said it, and for consoles, which have none."""
+    from .host import text
+
     try:
-        with open(f"/sys/class/virtio-ports/{port}/name") as file:
-            return file.read().strip()
+        return text(f"/sys/class/virtio-ports/{port}/name")
     except FileNotFoundError:
         return ""
 
