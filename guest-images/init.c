@@ -7,7 +7,9 @@
  * -DAGENT_FILE='"path"', which is what thaw reads. The agent is a child, not pid 1 itself, so that scenarios
  * can kill it and so that kexec finds the files it holds open. It starts while all is being mounted, and waits
  * for the end of that (AGENT_WAITS_ON).
- * With `luh.once` on the kernel command line the machine is switched off when the agent ends.
+ *
+ * On the kernel command line, `luh.once` switches the machine off when the agent ends, and `luh.online` has
+ * all CPUs brought up before it speaks (harness/machine/arguments.py).
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -93,6 +95,18 @@ static void read_agent(void)
 		return;
 	readahead(file, 0, lseek(file, 0, SEEK_END));
 	close(file);
+}
+
+static void bring_up_cpus(void)
+{
+	char path[64];
+
+	for (int cpu = 1, error = 0; error != ENOENT; cpu++) {
+		snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%d/online", cpu);
+		error = write_to(path, "1");
+		if (error && error != ENOENT)
+			dprintf(2, "luh-init: CPU %d stays away: %s\n", cpu, strerror(error));
+	}
 }
 
 /* The kernel could not open a console for us: /dev was still empty. */
@@ -205,6 +219,8 @@ static void prepare_all(void)
 {
 	mount_all();
 	read_far_ahead();
+	if (told("luh.online"))
+		bring_up_cpus();
 }
 
 /* Somebody's will. Any other end may be of the kept agent's own, on a CPU that lacks what it needs. */

@@ -95,6 +95,17 @@ def test_emulated_kernels_are_told_what_they_would_measure(bench: Bench) -> None
     assert "lpj=" not in command_line(other)
 
 
+def test_emulated_kernels_boot_on_one_cpu_and_init_brings_the_others(bench: Bench) -> None:
+    emulated = replace(bench, choice=AcceleratorChoice(Accelerator.TCG, ""))
+    assert " maxcpus=1 luh.online " in command_line(emulated)
+    nesting = replace(bench, choice=AcceleratorChoice(Accelerator.KVM, ""))
+    checking = replace(emulated, next_kernel=replace(bench.kernel, slowness=4.0))
+    # Who asks for fewer CPUs gets them.
+    fewer = replace(emulated, machine=MachineSpec(cpus=4, kernel_parameters=("maxcpus=2",)))
+    for other in (nesting, checking, fewer):
+        assert "luh.online" not in command_line(other)
+
+
 def test_firmware_speaks_on_the_console_where_that_is_wanted(bench: Bench) -> None:
     assert not any("mux" in value for value in values(bench, "-chardev"))
     spoken = replace(bench, access=Access(firmware=True))
