@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from harness.deadline import Deadline
 from harness.errors import UsageError
 
 ARCH = "x86_64"
+CACHED = Path(__file__).with_name("cached-gcc")
 # The link in an output directory by which the build reaches its tree: command lines with a relative path are
 # the same wherever tree and output lie, so a compiler cache knows them again. kbuild itself does this with
 # ".." for an output directory inside the tree (`srcroot` in the Makefile, since Linux 6.13).
@@ -66,7 +68,7 @@ def make(tree: Path, output: Path, *arguments: str) -> list[str]:
 
 def compiler() -> str:
     """What make is to call as the compiler."""
-    return "ccache gcc" if command.find("ccache") else "gcc"
+    return f"sh {shlex.quote(str(CACHED))}" if command.find("ccache") else "gcc"
 
 
 def _link(link: Path, target: Path) -> None:

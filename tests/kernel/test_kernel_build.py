@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from harness import command
 from harness.case import Kernel, Progress, Provider, Source, SourceTree, Update, silent
 from harness.deadline import Deadline
 from harness.errors import BuildError, InfraError, UsageError
-from harness.kernel import build, config, series, source
+from harness.kernel import build, config, series, source, toolchain
 from harness.store import Store
 
 Build = Callable[..., Kernel]
@@ -154,6 +155,24 @@ def test_a_kernel_that_another_store_built_comes_from_the_compiler_cache(
     deadline = Deadline.after(10, "asking ccache")
     counts = command.run(["ccache", "--print-stats"], deadline=deadline).output
     assert "direct_cache_hit\t3" in counts.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [("blob.S", '.incbin "blob"\n'), ("blob.c", 'asm(".incbin \\"blob\\"");\n')],
+    ids=["assembly", "C"],
+)
+def test_what_the_assembler_includes_is_not_taken_from_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, source: str
+) -> None:
+    """ccache would not see that it has changed."""
+    monkeypatch.setenv("CCACHE_DIR", str(tmp_path / "ccache"))
+    (tmp_path / name).write_text(source)
+    for content in (b"the first one", b"another one"):
+        (tmp_path / "blob").write_bytes(content)
+        argv = [*shlex.split(toolchain.compiler()), "-MMD", "-c", "-o", "blob.o", name]
+        command.run(argv, cwd=tmp_path, deadline=Deadline.after(20, "compiling"))
+        assert content in (tmp_path / "blob.o").read_bytes()
 
 
 def test_a_mended_tree_goes_on_from_there(make: Build, linux: Path, updates: list[Update]) -> None:
