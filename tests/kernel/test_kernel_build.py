@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 from collections.abc import Callable
@@ -170,9 +171,23 @@ def test_what_the_assembler_includes_is_not_taken_from_the_cache(
     (tmp_path / name).write_text(source)
     for content in (b"the first one", b"another one"):
         (tmp_path / "blob").write_bytes(content)
-        argv = [*shlex.split(toolchain.compiler()), "-MMD", "-c", "-o", "blob.o", name]
+        argv = [*shlex.split(toolchain.compiler()), "-nostdinc", "-MMD", "-c", name, "-o", "blob.o"]
         command.run(argv, cwd=tmp_path, deadline=Deadline.after(20, "compiling"))
         assert content in (tmp_path / "blob.o").read_bytes()
+
+
+def test_what_the_cache_does_not_know_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's sources, whose headers the compiler tells of."""
+    monkeypatch.setenv("CCACHE_DIR", str(tmp_path / "ccache"))
+    gcc = tmp_path / "gcc"
+    gcc.write_text(f'#!/bin/sh\necho called >> {tmp_path}/calls\nexec {shutil.which("gcc")} "$@"\n')
+    gcc.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (tmp_path / "one.c").write_text("int one;\n")
+    argv = [*shlex.split(toolchain.compiler()), "-nostdinc", "-MMD", "-c", "one.c"]
+    for _ in range(2):
+        command.run(argv, cwd=tmp_path, deadline=Deadline.after(20, "compiling"))
+    assert (tmp_path / "calls").read_text().splitlines() == ["called"]
 
 
 def test_a_mended_tree_goes_on_from_there(make: Build, linux: Path, updates: list[Update]) -> None:
