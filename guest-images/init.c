@@ -49,7 +49,7 @@ static const struct {
 	{ "cgroup2", "/sys/fs/cgroup", NULL },
 };
 
-/* The descriptor that is at its end once all is mounted. */
+/* The descriptor that is at its end once all is mounted, and all CPUs are there. */
 #define AGENT_WAITS_ON 3
 
 static int mounted[2];

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 
-from .host import DEBUGFS
+from .host import DEBUGFS, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,8 +89,7 @@ def fail_below(function: str, times: int, kernel: bool = True) -> None:
 
 def failures_left() -> int:
     """How many of the failures that `fail_below` ordered have not come yet."""
-    with open(f"{DEBUGFS}/failslab/times") as file:
-        return int(file.read())
+    return int(text(f"{DEBUGFS}/failslab/times"))
 
 
 def _addresses(function: str) -> tuple[int, int]:

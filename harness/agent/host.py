@@ -191,9 +191,8 @@ def disk(serial: str) -> str:
     """The device of the disk that has this serial; FileNotFoundError where none has."""
     for name in os.listdir("/sys/block"):
         try:
-            with open(f"/sys/block/{name}/serial") as file:
-                if file.read().strip() == serial:
-                    return f"/dev/{name}"
+            if text(f"/sys/block/{name}/serial") == serial:
+                return f"/dev/{name}"
         except FileNotFoundError:
             continue
     raise FileNotFoundError(2, f"no disk has the serial {serial}")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import time
 
-from .host import disk
+from .host import disk, text
 from .libc import syscall
 
 TYPE_CHECKING = False
@@ -58,8 +58,7 @@ def unload() -> None:
 
 
 def loaded() -> bool:
-    with open("/sys/kernel/kexec_loaded") as state:
-        return state.read().strip() == "1"
+    return text("/sys/kernel/kexec_loaded") == "1"
 
 
 def reboot(command: str = "kexec") -> None:

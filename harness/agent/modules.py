@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 
-from .host import kho, mount_disk
+from .host import kho, mount_disk, text
 from .libc import syscall
 
 TYPE_CHECKING = False
@@ -30,9 +30,7 @@ DEPENDS = b"\0depends="
 
 def load_at_start() -> None:
     """Load all modules, unless somebody wants to do it later."""
-    with open("/proc/cmdline") as file:
-        late = LATE in file.read().split()
-    if not late:
+    if LATE not in text("/proc/cmdline").split():
         load()
 
 

@@ -61,7 +61,6 @@ class Console:
         elapsed: Callable[[], float],
         on_line: OnLine | None = None,
     ) -> None:
-        self._socket = ours
         self._stream = fdspawn(ours.fileno(), timeout=0, encoding="utf-8", codec_errors="replace")
         self._file = file
         self._elapsed = elapsed
@@ -110,7 +109,7 @@ class Console:
         """Read until QEMU is gone; the body of the thread."""
         try:
             while True:
-                select.select([self._socket], [], [])
+                select.select([self._stream], [], [])
                 time.sleep(GATHER_SECONDS)
                 with self._lock:
                     self._hear()
